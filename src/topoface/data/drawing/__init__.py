@@ -1,0 +1,1 @@
+"""How ``data.synthetic`` draws a face; private to it."""

@@ -1,0 +1,111 @@
+"""From the images of a protocol to the score of each pair, whatever computes the embeddings."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topoface.errors import UserError
+from topoface.evaluation.images import Images
+from topoface.evaluation.protocol import PairProtocol
+
+Embed = Callable[[NDArray[np.uint8]], NDArray[Any]]
+Progress = Callable[[int, int], None]
+
+# A pair of which an image failed scores outside the range of cosines, on the wrong side of every threshold.
+FAILED_GENUINE, FAILED_IMPOSTOR = -2.0, 2.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PairScores:
+    """Scores of a protocol's pairs.
+
+    Attributes:
+        scores: float64 ``[m]``, cosines, or 2 / -2 where an image failed.
+        failed: bool ``[m]``.
+        failures: name of image and reason, for each that could not be read or embedded.
+    """
+
+    scores: NDArray[np.float64]
+    failed: NDArray[np.bool_]
+    failures: tuple[tuple[str, str], ...]
+
+
+def score_pairs(
+    embed: Embed,
+    protocol: PairProtocol,
+    *,
+    flip: bool = True,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> PairScores:
+    """Embed each image once and take the cosine of each pair.
+
+    Args:
+        embed: uint8 RGB ``[n, 112, 112, 3]`` to ``[n, D]``; of any length, rows are normalised here.
+        protocol: what to judge on.
+        flip: add the embedding of the mirrored image to that of the image, before normalising.
+        batch_size: images in memory at a time.
+        progress: called with images done and images in all.
+
+    Raises:
+        UserError: not a single image could be read and embedded.
+    """
+    units, failures = _unit_embeddings(embed, protocol.images, flip, batch_size, progress)
+    if len(failures) == len(protocol.images):
+        raise UserError(
+            f"none of the {len(failures)} images can be judged; the first: {next(iter(failures.values()))}",
+            protocol.uri,
+            "check the images (aligned, 112 x 112) and the model",
+        )
+    left, right = protocol.pairs.T
+    # One product of two rows a pair, in float64: a score does not depend on block size or thread count.
+    scores = np.concatenate(
+        [
+            np.einsum("pd,pd->p", units[left[at : at + 8192]], units[right[at : at + 8192]])
+            for at in range(0, len(left), 8192)
+        ]
+    )
+    unusable = np.zeros(len(units), dtype=np.bool_)
+    unusable[list(failures)] = True
+    failed: NDArray[np.bool_] = unusable[left] | unusable[right]
+    scores[failed] = np.where(protocol.same[failed], FAILED_GENUINE, FAILED_IMPOSTOR)
+    return PairScores(
+        scores=scores,
+        failed=failed,
+        failures=tuple((protocol.images.names[i], reason) for i, reason in sorted(failures.items())),
+    )
+
+
+def _unit_embeddings(
+    embed: Embed, images: Images, flip: bool, batch_size: int, progress: Progress | None
+) -> tuple[NDArray[np.float64], dict[int, str]]:
+    """Unit rows ``[n, D]`` and why some images have none (theirs are rows of zeros)."""
+    units: NDArray[np.float64] = np.zeros((len(images), 0))
+    failures: dict[int, str] = {}
+    for start in range(0, len(images), batch_size):
+        places, faces = [], []
+        for i in range(start, min(start + batch_size, len(images))):
+            try:
+                faces.append(images[i])
+                places.append(i)
+            except UserError as error:
+                failures[i] = str(error)
+        if faces:
+            batch = np.stack(faces)
+            rows = np.asarray(embed(batch), dtype=np.float64)
+            if flip:
+                rows = rows + np.asarray(embed(np.ascontiguousarray(batch[:, :, ::-1])), dtype=np.float64)
+            if rows.ndim != 2 or len(rows) != len(faces):
+                raise ValueError(f"embed gave {rows.shape} for {len(faces)} images; it must give [n, D]")
+            lengths = np.linalg.norm(rows, axis=1)
+            usable = np.isfinite(lengths) & (lengths > 0)
+            failures |= {places[k]: "its embedding is zero or not finite" for k in np.flatnonzero(~usable)}
+            if not units.shape[1]:
+                units = np.zeros((len(images), rows.shape[1]))
+            units[np.array(places)[usable]] = rows[usable] / lengths[usable, None]
+        if progress:
+            progress(min(start + batch_size, len(images)), len(images))
+    return units, failures

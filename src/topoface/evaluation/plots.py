@@ -1,0 +1,194 @@
+"""The report's plots as inline SVG: small enough to be read on a phone, and the same bytes for the same figures."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topoface.errors import missing_extra
+from topoface.evaluation.verification import Verification
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Line = tuple[NDArray[np.float64], NDArray[np.float64]]  # optimizer steps and values, [n] each
+
+COLOURS = ("#1d5a9e", "#c8562b", "#3b8254", "#7d5ba6", "#8a6d1c")
+INK, MUTED, GRID, SHADE = "#1f2328", "#59636e", "#e4e7eb", "#f3f4f6"
+WIDTH, HEIGHT = 4.7, 3.4  # inches at 72 units each: about one phone screen wide, so that text keeps its size
+
+STYLE: Any = {  # matplotlib types each key; their list differs between its versions
+    "axes.edgecolor": MUTED,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.labelcolor": MUTED,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "font.size": 11,
+    "grid.color": GRID,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "svg.fonttype": "none",  # text stays text: small, selectable, in the page's own font
+    "svg.hashsalt": "topoface",
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+}
+
+
+def colour_of(names: Sequence[str]) -> dict[str, str]:
+    """A colour for each name, in order."""
+    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
+
+
+def roc_plot(models: Mapping[str, Verification], colours: Mapping[str, str]) -> str:
+    """ROC of each model, FAR on a logarithmic axis; what fewer than ten false accepts carry is shaded."""
+    impostors = max(int((~v.protocol.same).sum()) for v in models.values())
+
+    def draw(axes: "Axes") -> None:
+        axes.axvspan(0.5 / impostors, min(1, 10 / impostors), color=SHADE, zorder=0)
+        for name, verification in models.items():
+            far, tar, _ = verification.roc
+            # Zero lies infinitely far to the left: it is drawn at the edge.
+            axes.plot(
+                np.maximum(far, 0.5 / impostors), tar, drawstyle="steps-post", label=name, color=colours[name]
+            )
+        axes.set(
+            xscale="log",
+            xlim=(0.5 / impostors, 1),
+            ylim=(0, 1.02),
+            xlabel="false accept rate",
+            ylabel="true accept rate",
+        )
+        axes.legend(loc="lower right")
+
+    return _svg(draw)
+
+
+def histogram_plot(verification: Verification, colour: str) -> str:
+    """Scores of genuine and impostor pairs, and the threshold."""
+    genuine, impostor = verification.histogram
+    edges = np.linspace(-1, 1, len(genuine) + 1)
+    used = np.flatnonzero(genuine + impostor)
+    threshold = float(np.median(verification.fold_thresholds))
+
+    def draw(axes: "Axes") -> None:
+        axes.stairs(impostor, edges, fill=True, color="#9aa4af", alpha=0.75, label="two people")
+        axes.stairs(genuine, edges, fill=True, color=colour, alpha=0.6, label="one person")
+        if np.isfinite(threshold):
+            axes.axvline(threshold, color=INK, linewidth=1, linestyle=(0, (3, 2)))
+        axes.set(
+            xlim=(edges[max(used[0] - 2, 0)], edges[min(used[-1] + 3, len(edges) - 1)]),
+            xlabel="score (cosine)",
+            ylabel="pairs",
+        )
+        _legend_above(axes)
+
+    return _svg(draw)
+
+
+def line_plot(
+    lines: Mapping[str, Line],
+    colours: Mapping[str, str],
+    ylabel: str,
+    *,
+    smooth: bool = False,
+    marker: str = "",
+) -> str:
+    """Values over optimizer steps, one line a name; with ``smooth`` a running mean over the faint raw values."""
+
+    def draw(axes: "Axes") -> None:
+        for name, (steps, values) in lines.items():
+            colour = colours[name]
+            window = max(1, len(values) // 40) if smooth else 1
+            if window > 1:
+                axes.plot(*_thinned(steps, values), color=colour, alpha=0.25, linewidth=0.8)
+            axes.plot(
+                *_thinned(*_running_mean(steps, values, window)),
+                color=colour,
+                label=name,
+                marker=marker,
+                markersize=4,
+            )
+        axes.set(xlabel="step", ylabel=ylabel)
+        axes.ticklabel_format(axis="y", scilimits=(-3, 5))
+        _legend_above(axes)
+
+    return _svg(draw)
+
+
+def barcode_plot(source: NDArray[np.float64], latent: NDArray[np.float64], colour: str) -> str:
+    """H0 barcodes of input and latent space side by side.
+
+    All components are born at length 0; a bar ends where its component joins another. Lengths are divided by
+    their mean, so that two spaces of different scale can be compared.
+    """
+
+    def draw(left: "Axes", right: "Axes") -> None:
+        longest = 0.0
+        for axes, deaths, shade, title in (
+            (left, source, MUTED, "input space"),
+            (right, latent, colour, "latent space"),
+        ):
+            ends = np.sort(deaths)[::-1] / max(float(np.mean(deaths)), 1e-300)
+            axes.fill_betweenx(
+                np.arange(len(ends) + 1),
+                0,
+                np.append(ends, ends[-1]),
+                step="post",
+                color=shade,
+                alpha=0.18,
+                linewidth=0,
+            )
+            axes.step(
+                np.append(ends, ends[-1]), np.arange(len(ends) + 1), where="post", color=shade, linewidth=1.5
+            )
+            axes.set(title=title, xlabel="length / mean", ylim=(len(ends), 0))
+            axes.title.set(size=11, color=INK)
+            longest = max(longest, float(ends[0]))
+        left.set(ylabel="bars, longest first")
+        right.tick_params(labelleft=False)
+        for axes in (left, right):
+            axes.set_xlim(0, longest * 1.05)
+
+    return _svg(draw, columns=2)
+
+
+def _legend_above(axes: "Axes") -> None:
+    """Outside, where it hides nothing; in one row if it has room."""
+    names = axes.get_legend_handles_labels()[1]
+    columns = 1 if sum(map(len, names)) > 36 else len(names)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0, handlelength=1.4)
+
+
+def _running_mean(steps: NDArray[np.float64], values: NDArray[np.float64], window: int) -> Line:
+    """Mean of ``window`` neighbours, at the middle of them."""
+    kernel = np.full(window, 1 / window)
+    return np.convolve(steps, kernel, "valid"), np.convolve(values, kernel, "valid")
+
+
+def _thinned(steps: NDArray[np.float64], values: NDArray[np.float64], most: int = 400) -> Line:
+    """At most ``most`` points: a long run must not make a large page."""
+    keep = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), most)).astype(np.intp))
+    return steps[keep], values[keep]
+
+
+def _svg(draw: Any, columns: int = 1) -> str:
+    """Run ``draw(axes, ...)`` and return the SVG element, sized by the page."""
+    try:
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise missing_extra("matplotlib", "report", "report.html") from None
+    with mpl.rc_context(STYLE):
+        figure: Figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        axes: Sequence[Axes] = figure.subplots(1, columns, squeeze=False)[0]
+        draw(*axes)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    drawing = text.getvalue()
+    head, _, body = drawing[drawing.index("<svg") :].partition(">")
+    view_box = next(part for part in head.split(" viewBox=")[1:]).split('"')[1]
+    return f'<svg viewBox="{view_box}" aria-hidden="true">{body}'

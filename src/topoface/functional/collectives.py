@@ -1,0 +1,59 @@
+"""The few collective operations that losses need; without a process group they do nothing."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """Number of processes that train together; 1 without a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this process; 0 without a process group."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        ctx.count = rows.shape[0]
+        parts = [torch.empty_like(rows) for _ in range(world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        # The loss over all rows is computed alike on every rank and the ranks' gradients are averaged
+        # afterwards, so each rank hands back its own rows times the number of ranks: no communication.
+        start = rank() * ctx.count
+        return gradients[0][start : start + ctx.count] * world_size()
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """``[n, ...]`` of every rank, concatenated in rank order; every rank must bring the same n.
+
+    The gradient is right for a loss that every rank computes alike on the gathered rows and whose
+    parameter gradients are averaged over the ranks.
+    """
+    if world_size() == 1:
+        return rows
+    gathered: Tensor = _GatherRows.apply(rows)  # type: ignore[no-untyped-call]
+    return gathered
+
+
+def own_rows(gathered: Tensor) -> Tensor:
+    """This rank's part of what :func:`gather_rows` returned."""
+    return gathered.tensor_split(world_size())[rank()]
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """Mean of a detached tensor over the ranks."""
+    if world_size() == 1:
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total / world_size()

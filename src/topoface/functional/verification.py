@@ -1,0 +1,223 @@
+"""Verification figures from scores and labels: ROC, TAR at FAR, k-fold accuracy, AUC and EER, all exact.
+
+A pair is accepted when its score is at or above the threshold. Thresholds are always observed scores
+(or ``inf``: accept nothing), so that no figure depends on a grid and a strictly increasing map of the
+scores changes none of them. Equal scores can only be accepted together.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+class OperatingPoint(NamedTuple):
+    """Where a target FAR leads.
+
+    Attributes:
+        threshold: smallest observed score that keeps the FAR; ``inf`` where only accepting nothing does.
+        tar: share of genuine pairs at or above the threshold.
+        far: share of impostor pairs at or above the threshold; never above the one asked.
+        false_accepts: impostor pairs at or above the threshold.
+        allowed: false accepts that the asked FAR allows, ``floor(far * impostors)``; ties can leave some unused.
+    """
+
+    threshold: float
+    tar: float
+    far: float
+    false_accepts: int
+    allowed: int
+
+
+class FoldResult(NamedTuple):
+    """Accuracy of each fold at the threshold that the other folds chose.
+
+    Attributes:
+        folds: the folds' own labels, ascending, ``[k]``.
+        accuracy: float64 ``[k]``.
+        thresholds: float64 ``[k]``; ``inf`` where accepting nothing was best.
+    """
+
+    folds: NDArray[np.int64]
+    accuracy: Floats
+    thresholds: Floats
+
+
+def as_array(values: ArrayLike) -> NDArray[Any]:
+    """NumPy view of an array, a list or a torch tensor on any device, with or without a graph."""
+    detach = getattr(values, "detach", None)
+    return np.asarray(values if detach is None else detach().cpu().numpy())
+
+
+def check_scores(scores: ArrayLike, same: ArrayLike) -> tuple[NDArray[Any], Bools]:
+    """Scores as float32 or float64 ``[m]`` and labels as bool ``[m]``.
+
+    Raises:
+        ValueError: another shape, a NaN or infinite score, labels that are not 0 or 1, one class only.
+    """
+    values, labels = as_array(scores), as_array(same)
+    if values.dtype not in (np.float32, np.float64):
+        values = values.astype(np.float64)
+    if values.ndim != 1 or values.shape != labels.shape:
+        raise ValueError(
+            f"scores {values.shape} and same {labels.shape} must be two lists of one length: one score and one label a pair"
+        )
+    if not np.isfinite(values).all():
+        bad = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise ValueError(
+            f"score {bad} is {values[bad]}; every score must be finite: drop or repair such pairs first"
+        )
+    if labels.dtype != np.bool_:
+        if not np.isin(labels, (0, 1)).all():
+            raise ValueError("same must hold True/False or 1/0; give issame, not identity numbers")
+        labels = labels.astype(np.bool_)
+    genuine = int(labels.sum())
+    if genuine in (0, len(labels)):
+        raise ValueError(
+            f"{genuine} genuine and {len(labels) - genuine} impostor pairs; both kinds are needed, so add pairs of the other kind"
+        )
+    return values, labels
+
+
+def roc(scores: ArrayLike, same: ArrayLike) -> tuple[Floats, Floats, Floats]:
+    """Every operating point there is, one per distinct score.
+
+    Args:
+        scores: ``[m]``, higher means more alike.
+        same: ``[m]``, true for genuine pairs.
+
+    Returns:
+        ``(far, tar, thresholds)``, float64 ``[distinct scores + 1]``: from threshold ``inf`` (0, 0)
+        down to the lowest score (1, 1).
+    """
+    values, labels = check_scores(scores, same)
+    genuine, impostor = np.sort(values[labels]), np.sort(values[~labels])
+    thresholds = np.unique(values)[::-1]
+    tar = (len(genuine) - np.searchsorted(genuine, thresholds)) / len(genuine)
+    far = (len(impostor) - np.searchsorted(impostor, thresholds)) / len(impostor)
+    start = np.zeros(1)
+    return (
+        np.concatenate([start, far]),
+        np.concatenate([start, tar]),
+        np.concatenate([[np.inf], thresholds.astype(np.float64)]),
+    )
+
+
+def allowed_false_accepts(impostors: int, far: float) -> int:
+    """Largest ``k`` with ``k / impostors <= far``, so that 0.001 of 3,000 is 3 in spite of rounding.
+
+    Raises:
+        ValueError: ``far`` outside [0, 1].
+    """
+    if not 0 <= far <= 1:
+        raise ValueError(f"far is {far}; it must lie between 0 and 1")
+    near = int(far * impostors)
+    return max(k for k in (near - 1, near, near + 1) if k <= 0 or (k <= impostors and k / impostors <= far))
+
+
+def threshold_at_far(scores: ArrayLike, same: ArrayLike, far: float) -> OperatingPoint:
+    """The lowest threshold whose FAR does not exceed ``far``.
+
+    With ``k`` false accepts allowed, a pair is accepted when its score lies strictly above the
+    ``k + 1``-th largest impostor score. (Reading the *nearest* ROC point instead, as released
+    scripts do, may exceed the FAR that was asked for.)
+
+    Args:
+        scores: ``[m]``, higher means more alike.
+        same: ``[m]``, true for genuine pairs.
+        far: largest false accept rate, in [0, 1].
+    """
+    values, labels = check_scores(scores, same)
+    genuine, impostor = values[labels], values[~labels]
+    allowed = allowed_false_accepts(len(impostor), far)
+    if allowed == len(impostor):
+        accepted = values
+    else:
+        place = len(impostor) - 1 - allowed
+        accepted = values[values > np.partition(impostor, place)[place]]
+    threshold = accepted.min() if len(accepted) else np.inf
+    false_accepts = int((impostor >= threshold).sum())
+    return OperatingPoint(
+        threshold=float(threshold),
+        tar=float((genuine >= threshold).mean()),
+        far=false_accepts / len(impostor),
+        false_accepts=false_accepts,
+        allowed=allowed,
+    )
+
+
+def tar_at_far(scores: ArrayLike, same: ArrayLike, far: float) -> float:
+    """Largest TAR whose FAR does not exceed ``far``; see :func:`threshold_at_far`."""
+    return threshold_at_far(scores, same, far).tar
+
+
+def auc(scores: ArrayLike, same: ArrayLike) -> float:
+    """Probability that a genuine pair scores above an impostor pair, ties counting one half (Mann-Whitney)."""
+    values, labels = check_scores(scores, same)
+    genuine, impostor = values[labels], np.sort(values[~labels])
+    below = np.searchsorted(impostor, genuine, side="left").sum()
+    not_above = np.searchsorted(impostor, genuine, side="right").sum()
+    return float((int(below) + int(not_above)) / (2 * len(genuine) * len(impostor)))
+
+
+def equal_error_rate(scores: ArrayLike, same: ArrayLike) -> float:
+    """Error rate where FAR equals FRR, on straight lines between neighbouring ROC points."""
+    far, tar, _ = roc(scores, same)
+    gap = far - (1 - tar)  # rises from -1 to 1
+    after = int(np.argmax(gap >= 0))
+    share = gap[after] / (gap[after] - gap[after - 1])
+    return float(far[after] - share * (far[after] - far[after - 1]))
+
+
+def kfold(scores: ArrayLike, same: ArrayLike, folds: ArrayLike) -> FoldResult:
+    """Accuracy of each fold at the threshold that is best on all other folds.
+
+    Candidates are the scores of the other folds and ``inf``. Among equally good ones the highest,
+    that is the strictest, is taken: the choice of the field's grid search, which keeps the first
+    maximum while it relaxes the threshold.
+
+    Args:
+        scores: ``[m]``, higher means more alike.
+        same: ``[m]``, true for genuine pairs.
+        folds: integers ``[m]``, the fold of each pair; any labels.
+
+    Raises:
+        ValueError: fewer than two folds, or a fold whose complement lacks genuine or impostor pairs.
+    """
+    values, labels = check_scores(scores, same)
+    names, fold = np.unique(as_array(folds), return_inverse=True)
+    if fold.shape != labels.shape:
+        raise ValueError(f"folds {fold.shape} must name one fold for each of the {len(labels)} pairs")
+    if len(names) < 2:
+        raise ValueError("one fold only; the threshold is chosen on other folds, so at least two are needed")
+
+    order = np.argsort(-values, kind="stable")
+    values, labels, fold = values[order], labels[order], fold[order]
+    # Position c stands for "accept the c best"; only the ends of runs of equal scores are thresholds.
+    ends = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1], [True]]))
+    gain = np.where(labels, 1, -1)
+    accuracy, thresholds = np.empty(len(names)), np.empty(len(names))
+    for k in range(len(names)):
+        held_out = fold == k
+        genuine, size = int(labels[held_out].sum()), int(held_out.sum())
+        if int(labels.sum()) == genuine or len(labels) - int(labels.sum()) == size - genuine:
+            raise ValueError(
+                f"without fold {names[k]} only one kind of pair is left; spread both kinds over the folds"
+            )
+        kept = np.concatenate([[0], np.cumsum(np.where(held_out, 0, gain))])
+        # The first maximum is the strictest. It is always a score of the other folds (or inf): a run
+        # of equal scores from this fold alone repeats the count of the run before it.
+        best = ends[np.argmax(kept[ends])]
+        correct = (size - genuine) + int(gain[:best][held_out[:best]].sum())
+        accuracy[k] = correct / size
+        thresholds[k] = values[best - 1] if best else np.inf
+    return FoldResult(names, accuracy, thresholds)
+
+
+def kfold_accuracy(scores: ArrayLike, same: ArrayLike, folds: ArrayLike) -> tuple[float, Floats]:
+    """Mean over the folds and the accuracy of each, ``[k]``; see :func:`kfold`."""
+    result = kfold(scores, same, folds)
+    return float(result.accuracy.mean()), result.accuracy

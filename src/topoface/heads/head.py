@@ -1,0 +1,86 @@
+"""What a head is: embeddings and labels in, the statistics of each sample's class prediction out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from torch import Tensor
+
+from topoface.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatisticsRequest:
+    """Which class statistics a method wants; the head computes no others.
+
+    Attributes:
+        margin: entropy and target probability of the logits with margin (True) or without (False).
+        differentiable: whether entropy and target probability keep their graph.
+        log_epsilon: added inside the logarithm of the entropy, as the TopoFR release does (1e-5); 0 is exact.
+    """
+
+    margin: bool = True
+    differentiable: bool = False
+    log_epsilon: float = 0.0
+
+    @staticmethod
+    def merge(requests: Sequence["StatisticsRequest"]) -> "StatisticsRequest":
+        """The one request that serves all methods; refuses methods that need different statistics."""
+        if not requests:
+            return StatisticsRequest()
+        if len({(request.margin, request.log_epsilon) for request in requests}) > 1:
+            raise UserError(
+                "two methods want the entropy of different logits",
+                "methods",
+                "give them the same entropy_from and fit",
+            )
+        differentiable = any(request.differentiable for request in requests)
+        return replace(requests[0], differentiable=differentiable)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassStatistics:
+    """What every head returns, each ``[n]`` float32 (or float64 for float64 input).
+
+    Attributes:
+        loss: negative log-likelihood of the label with margin and extra mass; carries the gradient.
+        target_log_probability: of class logits only; detached unless requested otherwise. The log is
+            kept because ``1 - p`` is 0 in float32 where ``-expm1(log p)`` is still exact.
+        entropy: nats, of class logits only; detached unless requested otherwise.
+        target_cosine: before the margin; detached.
+    """
+
+    loss: Tensor
+    target_log_probability: Tensor
+    entropy: Tensor
+    target_cosine: Tensor
+
+    @property
+    def target_probability(self) -> Tensor:
+        """``[n]`` in [0, 1]."""
+        return self.target_log_probability.exp()
+
+
+class Head(Protocol):
+    """Class supervision. Built as ``Head(embedding_dim, num_classes, seed=..., **init_args)``."""
+
+    num_classes: int
+
+    def __call__(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        shift: Tensor | None = None,
+        extra: Tensor | None = None,
+        request: StatisticsRequest = StatisticsRequest(),
+    ) -> ClassStatistics:
+        """Score embeddings ``[n, D]`` against the classes.
+
+        Args:
+            embeddings: float ``[n, D]``, not normalised.
+            labels: int64 ``[n]``.
+            shift: ``[n]``, added to the margin of each sample, or None.
+            extra: ``[n]`` or scalar, log-mass that joins each row's denominator, or None.
+            request: which statistics the methods want.
+        """
+        ...

@@ -1,0 +1,198 @@
+"""Dense normalised softmax heads: cosines to class centers, a margin on the own class, cross entropy."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, normalize
+
+from topoface.errors import UserError
+from topoface.functional import margin as margins
+from topoface.functional.draws import generator
+from topoface.functional.softmax import negative_log_likelihood, rest_of, row_entropy
+from topoface.heads.head import ClassStatistics, StatisticsRequest
+
+MarginGradient = Literal["exact", "straight"]
+
+
+class Softmax(nn.Module):
+    """Softmax over scaled cosines without a margin (NormFace, arXiv 1704.06369), and the base of the margin heads.
+
+    Everything here is float32 (or float64) outside autocast, whatever the backbone ran in.
+
+    Args:
+        embedding_dim: D.
+        num_classes: C, read from the training source.
+        seed: of the initial class centers, normal with deviation 0.01 as arcface_torch has it.
+        scale: s, what cosines are multiplied with.
+        margin_gradient: ``exact``: the derivative of the margin; ``straight``: pass the gradient through
+            as if there were no margin, which is what arcface_torch's released code does.
+    """
+
+    def __init__(
+        self,
+        embedding_dim: int,
+        num_classes: int,
+        *,
+        seed: int = 0,
+        scale: float = 64.0,
+        margin_gradient: MarginGradient = "exact",
+    ) -> None:
+        super().__init__()
+        if scale <= 0:
+            raise UserError(f"is {scale}", "head.init_args.scale", "give a positive scale")
+        self.num_classes, self.scale, self.margin_gradient = num_classes, scale, margin_gradient
+        centers = generator(seed, "class_centers").normal(0.0, 0.01, (num_classes, embedding_dim))
+        self.weight = nn.Parameter(torch.from_numpy(centers).float())
+
+    def margin(self, cosine: Tensor, shift: Tensor | None) -> Tensor:
+        """Target logit ``[n]`` before scale; ``shift`` ``[n]`` is added to the margin of each sample."""
+        return cosine if shift is None else margins.cosface(cosine, shift)
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        shift: Tensor | None = None,
+        extra: Tensor | None = None,
+        request: StatisticsRequest = StatisticsRequest(),
+    ) -> ClassStatistics:
+        """See :class:`topoface.heads.head.Head`."""
+        with torch.autocast(embeddings.device.type, enabled=False):
+            wide = embeddings.float() if embeddings.dtype in (torch.float16, torch.bfloat16) else embeddings
+            logits = self.scale * linear(normalize(wide), normalize(self.weight.to(wide.dtype)))
+            cosine = logits.gather(1, labels[:, None])[:, 0] / self.scale
+            margined = self.margin(cosine, shift)
+            if self.margin_gradient == "straight":
+                margined = margins.straight_through(margined, cosine)
+            target = self.scale * margined
+            rest = rest_of(logits, labels)
+            rest_log_mass = rest.logsumexp(1)
+            loss = negative_log_likelihood(target, rest_log_mass, extra)
+            with torch.set_grad_enabled(request.differentiable and torch.is_grad_enabled()):
+                own = target if request.margin else self.scale * cosine
+                log_probability = -negative_log_likelihood(own, rest_log_mass)
+                if request.log_epsilon:
+                    full = logits.scatter(1, labels[:, None], own[:, None]).softmax(1)
+                    entropy = -(full * (full + request.log_epsilon).log()).sum(1)
+                else:
+                    entropy = row_entropy(logits, rest, rest_log_mass, own)
+        return ClassStatistics(
+            loss=loss,
+            target_log_probability=log_probability,
+            entropy=entropy,
+            target_cosine=cosine.detach(),
+        )
+
+    def extra_repr(self) -> str:
+        """What print(head) shows."""
+        return f"classes={self.num_classes}, dim={self.weight.shape[1]}, scale={self.scale}"
+
+
+class ArcFace(Softmax):
+    """Additive angular margin (arXiv 1801.07698).
+
+    Args:
+        embedding_dim: D.
+        num_classes: C.
+        seed: of the initial class centers.
+        scale: s.
+        margin: m in radians.
+        margin_gradient: see :class:`Softmax`.
+        continuation: past theta = pi - m, see :func:`topoface.functional.margin.arcface`.
+    """
+
+    def __init__(
+        self,
+        embedding_dim: int,
+        num_classes: int,
+        *,
+        seed: int = 0,
+        scale: float = 64.0,
+        margin: float = 0.5,
+        margin_gradient: MarginGradient = "exact",
+        continuation: margins.Continuation = "linear",
+    ) -> None:
+        super().__init__(embedding_dim, num_classes, seed=seed, scale=scale, margin_gradient=margin_gradient)
+        if not 0 <= margin < torch.pi:
+            raise UserError(f"is {margin}", "head.init_args.margin", "give radians in [0, pi), usually 0.5")
+        self.m, self.continuation = margin, continuation
+
+    def margin(self, cosine: Tensor, shift: Tensor | None) -> Tensor:
+        """cos(theta + m + shift)."""
+        return margins.arcface(cosine, self.m if shift is None else self.m + shift, self.continuation)
+
+
+class CosFace(Softmax):
+    """Additive cosine margin (arXiv 1801.09414).
+
+    Args:
+        embedding_dim: D.
+        num_classes: C.
+        seed: of the initial class centers.
+        scale: s.
+        margin: m, subtracted from the cosine.
+        margin_gradient: see :class:`Softmax`.
+    """
+
+    def __init__(
+        self,
+        embedding_dim: int,
+        num_classes: int,
+        *,
+        seed: int = 0,
+        scale: float = 64.0,
+        margin: float = 0.4,
+        margin_gradient: MarginGradient = "exact",
+    ) -> None:
+        super().__init__(embedding_dim, num_classes, seed=seed, scale=scale, margin_gradient=margin_gradient)
+        self.m = margin
+
+    def margin(self, cosine: Tensor, shift: Tensor | None) -> Tensor:
+        """cos(theta) - m - shift."""
+        return margins.cosface(cosine, self.m if shift is None else self.m + shift)
+
+
+class CombinedMargin(Softmax):
+    """cos(m1 theta + m2) - m3 (arXiv 1801.07698, equation 4).
+
+    Args:
+        embedding_dim: D.
+        num_classes: C.
+        seed: of the initial class centers.
+        scale: s.
+        multiplier: m1.
+        angular: m2 in radians.
+        additive: m3.
+        margin_gradient: see :class:`Softmax`.
+        continuation: past m1 theta + m2 = pi.
+    """
+
+    def __init__(
+        self,
+        embedding_dim: int,
+        num_classes: int,
+        *,
+        seed: int = 0,
+        scale: float = 64.0,
+        multiplier: float = 1.0,
+        angular: float = 0.3,
+        additive: float = 0.2,
+        margin_gradient: MarginGradient = "exact",
+        continuation: margins.Continuation = "linear",
+    ) -> None:
+        super().__init__(embedding_dim, num_classes, seed=seed, scale=scale, margin_gradient=margin_gradient)
+        if multiplier < 1:
+            raise UserError(f"is {multiplier}", "head.init_args.multiplier", "give m1 >= 1")
+        self.multiplier, self.angular, self.additive = multiplier, angular, additive
+        self.continuation = continuation
+
+    def margin(self, cosine: Tensor, shift: Tensor | None) -> Tensor:
+        """cos(m1 theta + m2 + shift) - m3."""
+        return margins.combined(
+            cosine,
+            multiplier=self.multiplier,
+            angular=self.angular if shift is None else self.angular + shift,
+            additive=self.additive,
+            continuation=self.continuation,
+        )

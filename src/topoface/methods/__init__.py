@@ -1,0 +1,6 @@
+"""What a published method changes in a training step: one file a method."""
+
+from topoface.methods.method import Method, RunFacts, StepState
+from topoface.methods.topofr import TopoFR
+
+__all__ = ["Method", "RunFacts", "StepState", "TopoFR"]

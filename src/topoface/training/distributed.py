@@ -1,0 +1,93 @@
+"""Several processes under torchrun: the process group, the device of each, and averaged gradients."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import ContextManager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from topoface.errors import UserError
+from topoface.functional.collectives import mean_over_ranks, rank, world_size
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of this process; nothing falls back in silence.
+
+    Raises:
+        UserError: a GPU is asked for and there is none, or the name is no device.
+    """
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if name == "auto":
+        return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"is {name!r}", "training.device", "use auto, cpu, cuda or cuda:0") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"is {name!r} but no GPU is usable here", "training.device", "use training.device=cpu")
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", local_rank)
+    return device
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Join the group that torchrun announces (gloo on CPU, nccl on CUDA); do nothing without torchrun."""
+    if "RANK" not in os.environ or dist.is_initialized():
+        yield
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def is_main() -> bool:
+    """Whether this process writes files and prints."""
+    return rank() == 0
+
+
+def replicate(module: nn.Module, device: torch.device) -> nn.Module:
+    """The module with gradients averaged over the ranks during ``backward``; itself if alone or without parameters."""
+    if world_size() == 1 or not any(p.requires_grad for p in module.parameters()):
+        return module
+    device_ids = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(module, device_ids=device_ids, broadcast_buffers=False)
+
+
+def without_sync(modules: list[nn.Module], *, when: bool) -> ContextManager[None]:
+    """While ``when``, ``backward`` adds up gradients locally: for all but the last micro-batch."""
+    replicated = [module for module in modules if isinstance(module, DistributedDataParallel)]
+    return _nested_no_sync(replicated) if when and replicated else nullcontext()
+
+
+@contextmanager
+def _nested_no_sync(modules: list[DistributedDataParallel]) -> Iterator[None]:
+    if not modules:
+        yield
+        return
+    with modules[0].no_sync(), _nested_no_sync(modules[1:]):
+        yield
+
+
+def average_gradients(parameters: list[nn.Parameter]) -> None:
+    """Average the gradients of a few parameters (those of the methods) over the ranks."""
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad.copy_(mean_over_ranks(parameter.grad))
+
+
+def all_ranks_agree(flag: Tensor) -> bool:
+    """Whether a boolean scalar is true on every rank."""
+    return bool(mean_over_ranks(flag.to(torch.float32)).item() == 1.0)
+
+
+def wait_for_all() -> None:
+    """Barrier; nothing without a process group."""
+    if world_size() > 1:
+        dist.barrier()

@@ -1,0 +1,127 @@
+"""The identity bootstrap against pairs that are really repeated, and what its intervals promise."""
+
+import numpy as np
+import pytest
+
+from tests.oracles import verification as oracle
+from topoface.functional import bootstrap
+from topoface.functional.bootstrap import identity_bootstrap, paired_bootstrap, percentile_interval
+from topoface.functional.draws import generator
+from topoface.functional.verification import auc, equal_error_rate, kfold_accuracy, tar_at_far
+
+FARS = (0.01, 0.1, 0.5)
+
+
+def some_pairs(seed=0, people=12, pairs=60, folds=3):
+    """Scores with ties, both kinds in every fold."""
+    rng = np.random.default_rng(seed)
+    same = np.arange(pairs) % 2 == 0
+    left = rng.integers(people, size=pairs)
+    right = np.where(same, left, (left + 1 + rng.integers(people - 1, size=pairs)) % people)
+    scores = np.round(rng.normal(size=pairs) * 0.3 + same * 0.5, 1)
+    return scores, same, np.stack([left, right], axis=1), np.arange(pairs) % folds
+
+
+def test_each_replicate_equals_the_figures_of_weighted_pairs():
+    scores, same, who, folds = some_pairs()
+    result = identity_bootstrap(scores, same, who, folds, fars=FARS, replicates=25, seed=5)
+    names, codes = np.unique(who, return_inverse=True)
+    for r in range(25):
+        counts = np.bincount(
+            generator(5, "identity bootstrap", r).integers(len(names), size=len(names)), minlength=len(names)
+        )
+        weights = [int(counts[a] if a == b else counts[a] * counts[b]) for a, b in codes.reshape(-1, 2)]
+        weighted = (scores.tolist(), same.tolist())
+        assert result["auc"][r] == pytest.approx(float(oracle.auc(*weighted, weights)), abs=1e-12)
+        assert result["eer"][r] == pytest.approx(
+            float(oracle.equal_error_rate(*weighted, weights)), abs=1e-12
+        )
+        for far in FARS:
+            assert result[f"tar@{far:g}"][r] == float(oracle.tar_at_far(*weighted, far, weights))
+        per_fold = oracle.kfold_accuracy(*weighted, folds.tolist(), weights)
+        expected = np.mean([float(a) for a in per_fold if a is not None])
+        assert result["accuracy"][r] == pytest.approx(expected, abs=1e-12)
+
+
+def test_drawing_everyone_once_gives_the_plain_figures(monkeypatch):
+    scores, same, who, folds = some_pairs(1)
+    monkeypatch.setattr(bootstrap, "_identity_counts", lambda identities, *_: [np.ones((1, identities))])
+    result = identity_bootstrap(scores, same, who, folds, fars=FARS)
+    assert result["auc"][0] == pytest.approx(auc(scores, same), abs=1e-12)
+    assert result["eer"][0] == pytest.approx(equal_error_rate(scores, same), abs=1e-12)
+    assert result["accuracy"][0] == pytest.approx(kfold_accuracy(scores, same, folds)[0], abs=1e-12)
+    assert [result[f"tar@{far:g}"][0] for far in FARS] == [tar_at_far(scores, same, far) for far in FARS]
+
+
+def test_replicates_depend_on_the_seed_alone_and_not_on_blocks_or_the_order_of_pairs(monkeypatch):
+    scores, same, who, folds = some_pairs(2)
+    whole = identity_bootstrap(scores, same, who, folds, fars=FARS, replicates=40, seed=1)
+    monkeypatch.setattr(bootstrap, "BLOCK", 7 * len(scores))
+    order = np.random.default_rng(0).permutation(len(scores))
+    pieces = identity_bootstrap(
+        scores[order], same[order], who[order], folds[order], fars=FARS, replicates=40, seed=1
+    )
+    other = identity_bootstrap(scores, same, who, folds, fars=FARS, replicates=40, seed=2)
+    for name in whole:
+        np.testing.assert_allclose(pieces[name], whole[name], atol=1e-12)
+        assert not np.array_equal(other[name], whole[name])
+
+
+def test_strictly_increasing_maps_and_other_names_of_people_change_nothing():
+    scores, same, who, folds = some_pairs(3)
+    plain = identity_bootstrap(scores, same, who, folds, fars=FARS, replicates=20)
+    mapped = identity_bootstrap(np.exp(3 * scores), same, who * 10 + 3, folds, fars=FARS, replicates=20)
+    for name in plain:
+        np.testing.assert_array_equal(mapped[name], plain[name])
+
+
+def test_the_difference_of_a_model_with_itself_is_zero_and_of_a_mapped_one_too():
+    scores, same, who, folds = some_pairs(4)
+    for twin in (scores, scores * 2 + 1):
+        for difference in paired_bootstrap(scores, twin, same, who, folds, fars=FARS, replicates=20).values():
+            assert not difference.any()
+
+
+def test_paired_differences_are_narrower_than_two_intervals_suggest():
+    scores, same, who, _ = some_pairs(5, people=200, pairs=2000)
+    rng = np.random.default_rng(1)
+    a, b = (scores + rng.normal(size=len(scores)) * 0.05 for _ in range(2))
+    apart = [identity_bootstrap(s, same, who, replicates=200)["auc"] for s in (a, b)]
+    together = paired_bootstrap(a, b, same, who, replicates=200)["auc"]
+    assert together.std() < 0.6 * np.hypot(apart[0].std(), apart[1].std())
+
+
+def test_intervals_cover_the_truth_when_people_differ_in_difficulty():
+    """Planted identity effects: the AUC of the population is known, 95 % intervals must hold it about that often."""
+    covered = 0
+    for trial in range(100):
+        rng = np.random.default_rng(trial)
+        people = 40
+        effect = rng.normal(size=people) * 0.7
+        left, right = np.triu_indices(people, 1)  # everyone against everyone
+        who = np.concatenate(
+            [np.repeat(np.arange(people), 3)[:, None].repeat(2, 1), np.stack([left, right], 1)]
+        )
+        same = who[:, 0] == who[:, 1]
+        scores = rng.normal(size=len(who)) + np.where(same, 1.5 + effect[who[:, 0]], 0)
+        low, high = percentile_interval(
+            identity_bootstrap(scores, same, who, replicates=150, seed=trial)["auc"]
+        )
+        covered += low <= TRUE_AUC <= high
+    assert 89 <= covered <= 99
+
+
+TRUE_AUC = 0.829093  # P(N(1.5, 1 + 0.49) > N(0, 1)) = Phi(1.5 / sqrt(2.49))
+
+
+def test_replicates_without_one_kind_are_undefined_and_left_out_of_intervals():
+    scores, same, who = [0.9, 0.1, 0.2], [1, 0, 0], [[0, 0], [1, 2], [2, 3]]
+    samples = identity_bootstrap(scores, same, who, replicates=100)["auc"]
+    assert 0 < np.isnan(samples).sum() < 100
+    assert not np.isnan(percentile_interval(samples)).any()
+    assert np.isnan(percentile_interval(np.full(3, np.nan))).all()
+
+
+def test_wrong_identities_are_refused():
+    with pytest.raises(ValueError, match=r"\[pairs, 2\]"):
+        identity_bootstrap([0.1, 0.2], [1, 0], [1, 2])
