@@ -2,10 +2,12 @@
 
 import argparse
 import json
+import math
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -13,7 +15,7 @@ import topoface
 from topoface.errors import UserError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
     from topoface.evaluation import Verification
 
@@ -173,15 +175,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     results = []
     with _progress() as bar:
         for protocol in protocols:
-            task = bar.add_task(protocol.name, total=None)
+            show = partial(_show, bar, bar.add_task(protocol.name, total=None))
+            flip = not arguments.no_flip
             results.append(
-                verify(
-                    model.embed,
-                    protocol,
-                    flip=not arguments.no_flip,
-                    bootstrap=arguments.bootstrap,
-                    progress=lambda done, total, task=task: bar.update(task, completed=done, total=total),
-                )
+                verify(model.embed, protocol, flip=flip, bootstrap=arguments.bootstrap, progress=show)
             )
     _print_figures(results)
     if arguments.json:
@@ -207,6 +204,10 @@ def _write(path: Path, text: str) -> None:
         raise UserError(
             f"cannot be written ({error.strerror})", str(path), "give a file in a folder that exists"
         ) from error
+
+
+def _show(bar: "Progress", task: "TaskID", done: int, total: int) -> None:
+    bar.update(task, completed=done, total=total)
 
 
 def _progress() -> "Progress":
@@ -273,24 +274,22 @@ def _import_from_here() -> None:
         sys.path.append(str(Path.cwd()))
 
 
-def _print_figures(results: "Iterable[Verification]") -> None:
+def _print_figures(results: "Sequence[Verification]") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    results = list(results)
-    table = Table(title="verification, in % with 95 % intervals over identities", title_justify="left")
+    table = Table(title="verification, with 95 % intervals over identities", title_justify="left")
     table.add_column("protocol")
-    for name in results[0].summary():
-        table.add_column(name, justify="right")
-    for result in results:
-        cells = []
-        for figure in (result.accuracy, result.auc, result.eer, *(point.tar for point in result.tar)):
-            interval = (
-                "" if figure.low != figure.low else f"\n{100 * figure.low:.2f} - {100 * figure.high:.2f}"
-            )
-            cells.append(f"{100 * figure.value:.2f}{interval}")
-        table.add_row(result.name, *cells)
+    table.add_column("figure")
+    table.add_column("%", justify="right")
+    table.add_column("95 %", justify="right")
     console = Console()
+    for result in results:
+        figures = (result.accuracy, result.auc, result.eer, *(point.tar for point in result.tar))
+        for row, (name, figure) in enumerate(zip(result.summary(), figures, strict=True)):
+            interval = "" if math.isnan(figure.low) else f"{100 * figure.low:.2f} to {100 * figure.high:.2f}"
+            table.add_row("" if row else result.name, name, f"{100 * figure.value:.2f}", interval)
+        table.add_section()
     console.print(table)
     for result in results:
         for warning in result.warnings:

@@ -121,7 +121,9 @@ def _checked_arguments(
     arguments(
         options, component.init_args, f"{where}.init_args", known, complete=False
     )  # blame the recipe first
-    given = merge(_preset(component, cls, where), component.init_args)
+    preset = _preset(component, cls, where)
+    # merging an empty map would empty the preset: that is what an explicit {} in a recipe means
+    given = merge(preset, component.init_args) if component.init_args else preset
     return arguments(options, given, f"{where}.init_args", known)
 
 

@@ -112,7 +112,10 @@ def merged_tree(path: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, An
         origins.update(dict.fromkeys(_paths(layer), str(file)))
     for text, keys, value in sorted(map(_parsed, overrides), key=_specificity):
         tree = _spelled_out(_override(tree, keys, value, text))
-        origins |= dict.fromkeys([".".join(keys), *_paths(value, ".".join(keys))], text)
+        key = ".".join(keys)
+        if not isinstance(value, Mapping):  # what stood there is replaced whole
+            origins = {path: said for path, said in origins.items() if not path.startswith(f"{key}.")}
+        origins |= dict.fromkeys([key, *_paths(value, key)], text)
     return tree, origins
 
 
@@ -186,7 +189,13 @@ def _parsed(text: str) -> tuple[str, list[str], Any]:
     if not equals or not all(key.split(".")):
         raise UserError("not an override", text, "write key=value, e.g. optimizer.lr=0.05")
     text = text.removeprefix("--")
-    return text, key.split("."), from_yaml(value, text)
+    tree = from_yaml(value, text)
+    plain = isinstance(tree, str) and value.strip()[0] not in "'\"|>!&"
+    return (
+        text,
+        key.split("."),
+        value.strip() if plain else tree,
+    )  # a # in a plain text begins no comment here
 
 
 def _specificity(override: tuple[str, list[str], Any]) -> tuple[int, bool]:

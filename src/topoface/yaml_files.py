@@ -14,6 +14,7 @@ import yaml
 from topoface.errors import UserError
 
 _INTEGER = r"[-+]?(?:0|[1-9][0-9]*)"
+_MEND = "mend the YAML; a text with special signs needs quotes"
 _FLOAT = re.compile(
     rf"^(?:{_INTEGER}(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|[-+]?\.[0-9]+(?:[eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan)$"
 )
@@ -58,9 +59,9 @@ def from_yaml(text: str, where: str) -> Any:
         return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(error.problem or "not YAML", f"{where}{line}", "mend the YAML there") from error
+        raise UserError(error.problem or "not YAML", f"{where}{line}", _MEND) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"not readable as YAML ({error})", where, "mend the YAML there") from error
+        raise UserError(f"not readable as YAML ({error})", where, _MEND) from error
 
 
 def to_yaml(tree: Any) -> str:

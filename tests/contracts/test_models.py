@@ -59,8 +59,8 @@ def test_gradient_reaches_every_trainable_parameter(name: str, trainable_scale: 
         if key not in frozen:
             assert value.grad is not None, key
             assert value.grad.isfinite().all(), key
-            # A linear layer's bias before a normalisation is there for the names; its gradient is rounding.
-            assert value.grad.abs().max() > 0, key
+            # A bias before a normalisation cancels: it is there for the names, its gradient is rounding.
+            assert value.grad.abs().max() > 0 or key == "backbone.fc.bias", key
 
 
 @pytest.mark.parametrize("name", SMALL)

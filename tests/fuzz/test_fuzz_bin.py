@@ -63,8 +63,7 @@ def test_a_mutated_file_is_read_or_refused():
         data = mutated(rng)
         try:
             images, same = parse_insightface_bin(memoryview(data), "mutated.bin")
-        except UserError as error:
-            assert "\n" not in str(error)
+        except UserError:
             refused += 1
         else:
             assert len(images) == 2 * len(same) > 0

@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 
@@ -38,7 +38,9 @@ class MyHead(ArcFace):
         part: of it.
     """
 
-    def __init__(self, embedding_dim: int, num_classes: int, *, part: Part = Part(weight=0.7), **kwargs: Any) -> None:
+    def __init__(
+        self, embedding_dim: int, num_classes: int, *, part: Part = Part(weight=0.7), **kwargs: Any
+    ) -> None:
         super().__init__(embedding_dim, num_classes, **kwargs)
         self.part = part
 
@@ -46,7 +48,7 @@ class MyHead(ArcFace):
 class MyMethod(Method):
     """A method of one's own."""
 
-    PRESETS = {"strong": {"part": {"weight": 2.0}, "count": 3}}
+    PRESETS: ClassVar[dict[str, Any]] = {"strong": {"part": {"weight": 2.0}, "count": 3}}
 
     def __init__(self, facts: RunFacts, count: int, part: Part = Part(), cap: float | None = 1.0) -> None:
         super().__init__(facts)
@@ -81,7 +83,9 @@ def test_a_head_of_ones_own_takes_the_arguments_of_its_parent() -> None:
 
 
 def test_a_method_gets_facts_preset_and_init_args_in_this_order() -> None:
-    method = build(component(f"{HERE}.MyMethod", "strong", part={"form": "off"}, cap=None), "methods.0", FACTS)
+    method = build(
+        component(f"{HERE}.MyMethod", "strong", part={"form": "off"}, cap=None), "methods.0", FACTS
+    )
     assert method.facts is FACTS
     assert (method.count, method.part, method.cap) == (3, Part(weight=2.0, form="off"), None)
 
@@ -119,7 +123,9 @@ def test_building_leaves_recipe_and_preset_as_they_were() -> None:
         (component(f"{HERE}.MyMethod", count=1, part={"weight": -1}), "methods.0.init_args.part.weight: is -1"),
     ],
 )  # fmt: skip
-def test_a_component_that_cannot_be_built_is_refused_before_any_data_is_read(bad: Component, message: str) -> None:
+def test_a_component_that_cannot_be_built_is_refused_before_any_data_is_read(
+    bad: Component, message: str
+) -> None:
     with pytest.raises(UserError) as caught:
         check(bad, "methods.0")
     assert message in str(caught.value)
@@ -147,7 +153,9 @@ def test_a_relative_complaint_of_a_class_becomes_a_full_path() -> None:
 def test_a_module_that_fails_to_import_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "broken_head_module.py").write_text("x = 1 / 0\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(UserError, match=r"broken_head_module cannot be imported \(ZeroDivisionError: division by zero\)"):
+    with pytest.raises(
+        UserError, match=r"broken_head_module cannot be imported \(ZeroDivisionError: division by zero\)"
+    ):
         check(component("broken_head_module.Head"), "head")
 
 
@@ -155,7 +163,9 @@ def test_third_parties_bring_short_names(monkeypatch: pytest.MonkeyPatch) -> Non
     class Point:
         name, value = "Mine", f"{HERE}:MyHead"
 
-    monkeypatch.setattr(components, "entry_points", lambda group: [Point] if group == "topoface.components" else [])
+    monkeypatch.setattr(
+        components, "entry_points", lambda group: [Point] if group == "topoface.components" else []
+    )
     assert components.resolve("Mine", "head") is sys.modules[HERE].MyHead
     assert components.resolve("ArcFace", "head") is ArcFace
 

@@ -147,6 +147,21 @@ def test_overrides_set_what_they_say(tmp_path: Path) -> None:
     assert recipe.evaluation.pairs == ["a.bin", "b.bin"]
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("faces #2", "faces #2"),
+        (" faces ", "faces"),
+        ("'a: #b'", "a: #b"),
+        ('"1"', "1"),
+        ("synthetic:?identities=3&images=2", "synthetic:?identities=3&images=2"),
+        ("a=b", "a=b"),
+    ],
+)
+def test_a_text_in_an_override_is_taken_whole(tmp_path: Path, text: str, value: str) -> None:
+    assert load_recipe(written(tmp_path, MINIMAL), [f"data.train={text}"]).data.train == value
+
+
 def test_lists_and_empty_maps_replace(tmp_path: Path) -> None:
     path = written(tmp_path, MINIMAL + "methods: [TopoFR]\nevaluation: {pairs: [a, b]}")
     recipe = load_recipe(path, ["methods=[]", "evaluation.pairs=[c]", "head.init_args={}"])

@@ -36,6 +36,8 @@ folder.mkdir(parents=True, exist_ok=True)
 (folder / "recipe.yaml").write_text(dump_recipe(recipe))
 with (folder.parents[1] / "starts.txt").open("a") as file:
     print(folder.parent.name, folder.name, "--resume" in sys.argv, os.environ["OMP_NUM_THREADS"], file=file)
+with (folder.parents[1] / "tables.txt").open("a") as file:
+    print((folder.parents[1] / "table.md").exists(), file=file)
 if recipe.optimizer.lr == 0.666:
     print("some words\\ntopoface: error: the loss is not finite; lower optimizer.lr")
     sys.exit(2)
@@ -123,18 +125,25 @@ def test_a_study_runs_everything_once_and_tables_it(study: Any, capsys: pytest.C
     assert len(starts(path)) == 4
 
 
-def test_a_failed_run_is_reported_and_the_others_go_on(study: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_run_is_reported_and_the_others_go_on(
+    study: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     bad = {"recipe": "plain.yaml", "overrides": ["optimizer.lr=0.666"]}
     path = study(variants={"bad": bad, "plain": {"recipe": "plain.yaml"}}, seeds=[3])
     assert run(path) == 1
     said = " ".join(capsys.readouterr().err.split())
-    assert "bad/seed_3: failed with exit code 2: topoface: error: the loss is not finite; lower optimizer.lr" in said
+    assert (
+        "bad/seed_3: failed with exit code 2: topoface: error: the loss is not finite; lower optimizer.lr"
+        in said
+    )
     text = (path.parent / "out" / "table.md").read_text()
     assert "1 of 2 runs are finished." in text
     assert "Failed: bad/seed_3." in text
     assert "| bad | 0 |  |" in text
     assert run(path) == 1  # tried again, and continued rather than begun anew
     assert starts(path)[-1] == "bad seed_3 True 1"
+    # What is known is tabled after each run, not only at the end.
+    assert (path.parent / "out" / "tables.txt").read_text().split() == ["False", "True", "True"]
 
 
 def test_stopping_a_study_lets_the_runs_save_and_the_next_call_continues_them(study: Any) -> None:
@@ -169,7 +178,9 @@ def test_a_run_of_another_recipe_is_never_taken_for_this_one(study: Any) -> None
     path = study(seeds=[0])
     assert run(path) == 0
     study(seeds=[0], overrides=["optimizer.lr=0.05", "head.class_path=CosFace"])
-    with pytest.raises(UserError, match=r"seed_0: was made with another head.class_path, .*optimizer\.lr; move it away"):
+    with pytest.raises(
+        UserError, match=r"seed_0: was made with another head.class_path, .*optimizer\.lr; move it away"
+    ):
         run(path)
 
 
@@ -203,7 +214,10 @@ def test_a_grid_multiplies_every_variant_but_the_baseline(study: Any) -> None:
     [
         ({"baseline": "palin"}, "study.yaml: baseline: is 'palin', which is no variant; name one of: plain"),
         ({"variant": {}}, "study.yaml: variant: unknown key; did you mean variants?"),
-        ({"variants": {"plain": {"recip": "x"}}}, "variants.plain.recip: unknown key; did you mean variants.plain.recipe?"),
+        (
+            {"variants": {"plain": {"recip": "x"}}},
+            "variants.plain.recip: unknown key; did you mean variants.plain.recipe?",
+        ),
         ({"variants": {"plain": {}}}, "variants.plain.recipe: is missing"),
         ({"variants": {"plain": {"recipe": "none.yaml"}}}, "none.yaml: there is no such recipe"),
         ({"seeds": []}, "study.yaml: seeds: is []; give at least one"),
@@ -214,7 +228,9 @@ def test_a_grid_multiplies_every_variant_but_the_baseline(study: Any) -> None:
         ({"variants": {"plain": {"recipe": "plain.yaml"}, "a b": BETTER, "a/b": BETTER}}, "would both write"),
     ],
 )
-def test_a_bad_study_is_one_line_before_anything_runs(study: Any, settings: dict[str, Any], message: str) -> None:
+def test_a_bad_study_is_one_line_before_anything_runs(
+    study: Any, settings: dict[str, Any], message: str
+) -> None:
     path = study(**settings)
     with pytest.raises(UserError) as caught:
         run(path)
@@ -276,7 +292,9 @@ def test_words_claim_no_more_than_the_intervals(
 
 
 def test_differences_are_paired_by_seed_and_by_people(study: Any) -> None:
-    path = study(variants={"plain": {"recipe": "plain.yaml"}, "same": {"recipe": "plain.yaml"}, "better": BETTER})
+    path = study(
+        variants={"plain": {"recipe": "plain.yaml"}, "same": {"recipe": "plain.yaml"}, "better": BETTER}
+    )
     assert run(path) == 0
     folder = path.parent / "out"
 

@@ -82,11 +82,11 @@ def _open_synthetic(uri: str) -> PairProtocol:
         for key, values in parse_qs(uri.removeprefix(SYNTHETIC).lstrip("?"), keep_blank_values=True).items()
     }
     wanted = options.pop("pairs", "3000")
-    if not wanted.isdecimal() or int(wanted) < 2 * FOLDS:
-        raise UserError(f"pairs is {wanted!r}", uri, f"give a whole number from {2 * FOLDS}")
+    if not wanted.isdecimal() or int(wanted) < 2 * FOLDS or int(wanted) % FOLDS:
+        raise UserError(f"pairs is {wanted!r}", uri, f"give a multiple of {FOLDS}, from {2 * FOLDS}")
     options = {"identities": "200", "images": "6", "seed": "1", "first": "100000", **options}
     source = open_source(f"{SYNTHETIC}?{urlencode(options)}")
-    pairs, same, folds = synthetic_pairs(source, int(wanted))
+    pairs, same, folds = synthetic_pairs(source, int(wanted) // FOLDS, FOLDS)
     used, flat = np.unique(pairs, return_inverse=True)
     return build_protocol(
         name="synthetic",

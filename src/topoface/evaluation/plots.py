@@ -183,7 +183,7 @@ def _svg(draw: Any, columns: int = 1) -> str:
     except ImportError:
         raise missing_extra("matplotlib", "report", "report.html") from None
     with mpl.rc_context(STYLE):
-        figure: Figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        figure: Figure = Figure(figsize=(WIDTH * (1 + 0.25 * (columns - 1)), HEIGHT), layout="constrained")
         axes: Sequence[Axes] = figure.subplots(1, columns, squeeze=False)[0]
         draw(*axes)
         text = io.StringIO()

@@ -97,7 +97,7 @@ class Verification:
     def warnings(self) -> tuple[str, ...]:
         """What limits these figures, a sentence each."""
         failed = (
-            (f"{len(self.failures)} images could not be judged; their pairs count as errors.",)
+            (f"{_count(len(self.failures), 'image')} could not be judged; pairs with them count as errors.",)
             if self.failures
             else ()
         )
@@ -259,9 +259,13 @@ def _resolution_warning(impostors: int, allowed: int, far: float) -> str:
     if impostors >= 10 / far * (1 - 1e-9):
         return ""
     return (
-        f"TAR at FAR {far:g} rests on {allowed} false accepts: {impostors:,} impostor pairs "
+        f"TAR at FAR {far:g} rests on {_count(allowed, 'false accept')}: {impostors:,} impostor pairs "
         f"are few for this rate (at least {round(10 / far):,} would be needed)."
     )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _thinned_roc(

@@ -59,7 +59,7 @@ def identity_bootstrap(
             f"identities {who.shape} must be [pairs, 2] = {(len(values), 2)}: who is on each of the two images"
         )
     names, flat = np.unique(who, return_inverse=True)
-    order = np.argsort(-values, kind="stable")
+    order = np.argsort(-values)
     left, right = flat.reshape(-1, 2)[order].T
     labels = labels[order]
     # Operating points: accept nothing, then everything down to the end of each run of equal scores.

@@ -45,6 +45,29 @@ def gather_rows(rows: Tensor) -> Tensor:
     return gathered
 
 
+class _SumOverRanks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ARG004
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ARG004
+        # every rank's loss depends on every rank's values
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """Sum over the ranks, differentiable: the gradients of all ranks' losses come back summed."""
+    if world_size() == 1:
+        return values
+    total: Tensor = _SumOverRanks.apply(values)  # type: ignore[no-untyped-call]
+    return total
+
+
 def own_rows(gathered: Tensor) -> Tensor:
     """This rank's part of what :func:`gather_rows` returned."""
     return gathered.tensor_split(world_size())[rank()]

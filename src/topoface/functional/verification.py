@@ -194,25 +194,26 @@ def kfold(scores: ArrayLike, same: ArrayLike, folds: ArrayLike) -> FoldResult:
     if len(names) < 2:
         raise ValueError("one fold only; the threshold is chosen on other folds, so at least two are needed")
 
-    order = np.argsort(-values, kind="stable")
+    order = np.argsort(-values)  # how it orders equal scores does not matter: they are accepted together
     values, labels, fold = values[order], labels[order], fold[order]
     # Position c stands for "accept the c best"; only the ends of runs of equal scores are thresholds.
     ends = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1], [True]]))
     gain = np.where(labels, 1, -1)
+    genuine, sizes = np.bincount(fold[labels], minlength=len(names)), np.bincount(fold)
     accuracy, thresholds = np.empty(len(names)), np.empty(len(names))
+    kept = np.zeros(len(values) + 1, dtype=np.int64)
     for k in range(len(names)):
-        held_out = fold == k
-        genuine, size = int(labels[held_out].sum()), int(held_out.sum())
-        if int(labels.sum()) == genuine or len(labels) - int(labels.sum()) == size - genuine:
+        if genuine.sum() == genuine[k] or sizes.sum() - genuine.sum() == sizes[k] - genuine[k]:
             raise ValueError(
                 f"without fold {names[k]} only one kind of pair is left; spread both kinds over the folds"
             )
-        kept = np.concatenate([[0], np.cumsum(np.where(held_out, 0, gain))])
+        held_out = fold == k
+        np.cumsum(np.where(held_out, 0, gain), out=kept[1:])
         # The first maximum is the strictest. It is always a score of the other folds (or inf): a run
         # of equal scores from this fold alone repeats the count of the run before it.
         best = ends[np.argmax(kept[ends])]
-        correct = (size - genuine) + int(gain[:best][held_out[:best]].sum())
-        accuracy[k] = correct / size
+        correct = sizes[k] - genuine[k] + gain[:best].sum(where=held_out[:best])
+        accuracy[k] = correct / sizes[k]
         thresholds[k] = values[best - 1] if best else np.inf
     return FoldResult(names, accuracy, thresholds)
 

@@ -1,11 +1,10 @@
 """Batch normalisation over the batch of all processes, on any device: torch's own SyncBatchNorm refuses the CPU."""
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 from topoface.errors import UserError
+from topoface.functional.collectives import sum_over_ranks, world_size
 
 
 def synchronise_batchnorm(module: nn.Module) -> nn.Module:
@@ -55,7 +54,7 @@ class _GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """Normalise ``[n, C]`` or ``[n, C, H, W]`` by mean and variance of the global batch."""
-        alone = not dist.is_initialized() or dist.get_world_size() == 1
+        alone = world_size() == 1
         if alone or not (self.training or self.running_mean is None):
             return super().forward(input)
         rows = input.to(torch.promote_types(input.dtype, torch.float32))  # bf16 cannot hold the sums
@@ -63,7 +62,7 @@ class _GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
         shape = [1, -1, *[1] * (rows.ndim - 2)]
 
         count = rows.new_tensor([rows.numel() // rows.shape[1]])
-        total = _sum_over_processes(torch.cat([rows.sum(others), count]))
+        total = sum_over_ranks(torch.cat([rows.sum(others), count]))
         mean, count = total[:-1] / total[-1].detach(), total[-1].detach()
         if count.item() < 2:
             raise UserError(
@@ -72,7 +71,7 @@ class _GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
                 "train on 2 images or more",
             )
         centred = rows - mean.view(shape)
-        squares = _sum_over_processes(centred.square().sum(others))
+        squares = sum_over_ranks(centred.square().sum(others))
         variance = squares / count
         self._track(mean.detach(), squares.detach() / (count - 1))
 
@@ -90,8 +89,3 @@ class _GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
         self.running_var.lerp_(unbiased_variance.to(self.running_var.dtype), share)
 
-
-def _sum_over_processes(values: Tensor) -> Tensor:
-    """Differentiable: the gradient of every process's loss comes back summed."""
-    total: Tensor = all_reduce(values)  # type: ignore[no-untyped-call]
-    return total

@@ -21,7 +21,7 @@ MODELS: dict[str, BackboneConfig] = {
     "iresnet100": IResNetConfig(blocks=(3, 13, 30, 3)),
     "iresnet200": IResNetConfig(blocks=(6, 26, 60, 6)),
     "iresnet_compact": IResNetConfig(
-        blocks=(1, 1, 1, 1), widths=(24, 48, 96, 192), activation="relu", input_size=56, dimension=128
+        blocks=(1, 1, 1, 1), widths=(16, 32, 64, 128), activation="relu", input_size=56, dimension=128
     ),
     "iresnet_tiny": IResNetConfig(
         blocks=(1, 1, 1, 1), widths=(4, 8, 16, 32), activation="relu", input_size=28, dimension=32

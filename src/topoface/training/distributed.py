@@ -56,8 +56,7 @@ def replicate(module: nn.Module, device: torch.device) -> nn.Module:
     """The module with gradients averaged over the ranks during ``backward``; itself if alone or without parameters."""
     if world_size() == 1 or not any(p.requires_grad for p in module.parameters()):
         return module
-    device_ids = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(module, device_ids=device_ids, broadcast_buffers=False)
+    return DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
 
 
 def without_sync(modules: list[nn.Module], *, when: bool) -> ContextManager[None]:

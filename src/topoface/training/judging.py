@@ -47,8 +47,8 @@ class Judge:
             for protocol in self.protocols
         }
 
-    def finish(self, run: Run, run_dir: Path) -> list[Verification]:
-        """Save the model, judge it, and write evaluation.json, scores/ and report.html."""
+    def finish(self, run: Run, run_dir: Path) -> ModelEntry:
+        """Save the model, judge it, and write evaluation.json, scores/ and report.html; returns what a report shows."""
         model_dir = run_dir / "model"
         save(run.model, model_dir, extra={"trained": run.identity(), "versions": versions()})
         results = [
@@ -70,9 +70,21 @@ class Judge:
             "protocols": [result.to_json() for result in results],
         }
         write_text(run_dir / "evaluation.json", json.dumps(summary, indent=1))
+        entry = ModelEntry(
+            name=run_dir.name,
+            verifications=results,
+            metrics=run_dir / "metrics.jsonl",
+            topology=self._topology(run),
+            settings=dump_recipe(run.recipe),
+            facts=versions(),
+        )
         if report_is_possible():
-            write_report(run_dir / "report.html", self._report(run, run_dir, results))
-        return results
+            data = {name: str(value) for name, value in run.identity()["data"].items()}
+            content = ReportInput(
+                title=run_dir.name, models=[entry], data={"training faces": run.source.uri, **data}
+            )
+            write_report(run_dir / "report.html", content)
+        return entry
 
     def _save_scores(self, run_dir: Path, result: Verification) -> None:
         """One score a pair, so that two runs can be compared pair by pair later."""
@@ -87,23 +99,7 @@ class Judge:
             identities=protocol.identities[protocol.pairs],
         )
 
-    def _report(self, run: Run, run_dir: Path, results: list[Verification]) -> ReportInput:
-        data = run.identity()["data"]
-        entry = ModelEntry(
-            name=run_dir.name,
-            verifications=results,
-            metrics=run_dir / "metrics.jsonl",
-            topology=self.topology(run),
-            settings=dump_recipe(run.recipe),
-            facts=versions(),
-        )
-        return ReportInput(
-            title=run_dir.name,
-            models=[entry],
-            data={"training faces": run.source.uri, **{name: str(value) for name, value in data.items()}},
-        )
-
-    def topology(self, run: Run) -> list[TopologySnapshot]:
+    def _topology(self, run: Run) -> list[TopologySnapshot]:
         """H0 of input and latent space before and after training, on the same held-out images where there are any."""
         images = self._topology_images(run)
         return [

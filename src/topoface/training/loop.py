@@ -4,9 +4,9 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from topoface.errors import UserError
 from topoface.evaluation import Verification
+from topoface.evaluation.report import ModelEntry
 from topoface.functional.collectives import mean_over_ranks, world_size
 from topoface.recipe import Recipe
 from topoface.recipe_files import dump_recipe
@@ -38,13 +39,26 @@ from topoface.training.step import StepOutput, forward_step
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """What a finished or interrupted run leaves."""
+    """What a finished or interrupted run leaves.
+
+    Attributes:
+        run_dir: folder of the run.
+        steps_done: optimizer steps.
+        interrupted: whether CTRL-C ended it early.
+        seconds: wall time of training and judging.
+        judged: what a report shows of the model; None if interrupted, and on all ranks but the first.
+    """
 
     run_dir: Path
     steps_done: int
     interrupted: bool
     seconds: float
-    evaluations: list[Verification] = field(default_factory=list)
+    judged: ModelEntry | None = None
+
+    @property
+    def evaluations(self) -> Sequence[Verification]:
+        """One for each protocol of the recipe."""
+        return self.judged.verifications if self.judged else ()
 
 
 def train(recipe: Recipe, *, run_dir: Path, resume: bool = False, quiet: bool = False) -> RunResult:
@@ -80,16 +94,14 @@ def train(recipe: Recipe, *, run_dir: Path, resume: bool = False, quiet: bool = 
             wait_for_all()
             started = time.perf_counter()
             interrupted = _train_steps(run, run_dir, judge, line)
-        evaluations: list[Verification] = []
-        if is_main() and not interrupted:
-            evaluations = judge.finish(run, run_dir)
+        judged = judge.finish(run, run_dir) if is_main() and not interrupted else None
         wait_for_all()
         return RunResult(
             run_dir=run_dir,
             steps_done=run.step,
             interrupted=interrupted,
             seconds=time.perf_counter() - started,
-            evaluations=evaluations,
+            judged=judged,
         )
 
 

@@ -188,7 +188,7 @@ def versions() -> dict[str, str]:
     """What the run was made with."""
     return {
         "topoface": topoface.__version__,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "python": platform.python_version(),
         "machine": platform.machine(),
     }

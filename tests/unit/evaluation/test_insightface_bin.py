@@ -1,5 +1,6 @@
 """The restricted .bin reader: every spelling of honest files, and nothing that could run or blow up."""
 
+import io
 import os
 import pickle
 import pickletools
@@ -43,7 +44,7 @@ def test_a_python_2_pickle_is_read():
 
     body = b"".join(string(image) for image in IMAGES)
     data = b"\x80\x02](" + body + b"e](" + b"I01\nI00\n\x88\x88" + b"e\x86."
-    pickletools.dis(data, out=open(os.devnull, "w"))  # noqa: PTH123, SIM115
+    pickletools.dis(data, out=io.StringIO())  # the standard library agrees that this is a pickle
     assert parsed(data) == (IMAGES, SAME)
 
 
@@ -76,7 +77,7 @@ class Calls:
         lambda mark: (IMAGES, Calls(exec, f"open({str(mark)!r}, 'w')")),
         lambda mark: Calls(bytearray, 10**12),
         lambda mark: Calls(np.zeros, 10**12),
-        lambda mark: Calls(getattr, os, "system") if False else Calls(__import__, "os"),
+        lambda mark: Calls(__import__, "os"),
     ],
 )
 def test_a_pickle_that_calls_anything_is_refused_and_not_run(attack, protocol, tmp_path):
@@ -97,7 +98,7 @@ HUGE = (1 << 62).to_bytes(8, "little")
         (b"\x80\x05\x96" + HUGE + b"x.", "ends in the middle"),
         (b"B\xff\xff\xff\xffx.", "ends in the middle"),
         (b"]r\xff\xff\xff\xff.", "does not hold the pair"),  # a memo slot far out must not make a table
-        (b"L" + b"9" * 299 + b"L\n.", "is not a number"),
+        (b"L" + b"9" * 100  + b"L\n.", "is not a number"),
         (b"L" + b"9" * 100_000 + b"L\n.", "endless line"),
         (b"\x8b\xff\xff\xff\x7f1.", "pickle operation"),
         (b"(" * 200_000 + b"l" * 200_000 + b".", "does not hold"),  # nested lists, deeper than any recursion

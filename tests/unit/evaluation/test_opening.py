@@ -130,19 +130,13 @@ def test_lists_without_folds_get_consecutive_tenths_of_each_kind(lfw):
 
 
 def test_people_are_unknown_where_folders_contradict_the_labels(lfw):
-    (lfw / "odd.csv").write_text(
-        "path1,path2,same\n"
-        "Person_A/Person_A_0001.jpg,Person_B/Person_B_0001.jpg,1\nPerson_C/Person_C_0001.jpg,Person_C/Person_C_0002.jpg,0\n"
-        "Person_D/Person_D_0001.jpg,Person_D/Person_D_0002.jpg,1\nPerson_D/Person_D_0001.jpg,Person_E/Person_E_0001.jpg,0\n"
-    )
-    with pytest.raises(
-        UserError, match="spread both kinds|one fold"
-    ):  # ten folds of one pair each leave no second kind
-        raise (
-            UserError("one fold", "", "")
-            if open_protocol(lfw / "odd.csv").interval_unit == "linked images"
-            else AssertionError
-        )
+    base = open_protocol(lfw)
+    lines = [
+        f"{fold} {base.images.names[a]} {base.images.names[b]} {int(not same)}"  # every label is turned round
+        for (a, b), same, fold in zip(base.pairs.tolist(), base.same, base.folds, strict=True)
+    ]
+    (lfw / "odd.txt").write_text("\n".join(lines))
+    assert open_protocol(f"{lfw}::odd.txt").interval_unit == "linked images"
 
 
 def test_the_fingerprint_follows_pairs_labels_and_images(lfw, tmp_path):
@@ -232,13 +226,40 @@ def test_damaged_images_are_named(lfw, tmp_path):
     archive = zipped(lfw, tmp_path / "a.zip", zipfile.ZIP_DEFLATED)
     protocol = open_protocol(f"{archive}::{lfw / 'pairs.txt'}")
     (lfw / "Person_A" / "Person_A_0001.jpg").write_bytes(b"\xff\xd8 half a picture")
-    with pytest.raises(UserError, match="Person_A_0001.jpg: cannot be decoded"):
+    with pytest.raises(UserError, match=r"Person_A_0001\.jpg: cannot be decoded"):
         open_protocol(lfw).images[0]
     data = bytearray(archive.read_bytes())
     data[200:260] = bytes(60)
     archive.write_bytes(data)
-    with pytest.raises(UserError, match="Person_A_0001.jpg: cannot be read"):
+    with pytest.raises(UserError, match=r"Person_A_0001\.jpg: cannot be read"):
         protocol.images[0]
+
+
+def test_drawn_faces_make_a_protocol_of_people_with_disjoint_folds():
+    protocol = open_protocol("synthetic:?identities=40&images=3&pairs=200&seed=5")
+    assert (protocol.name, protocol.synthetic, protocol.interval_unit) == ("synthetic", True, "identity")
+    assert (len(protocol.same), protocol.same.sum(), protocol.folds.max()) == (200, 100, 9)
+    assert "identity 1000" in protocol.images.names[0]  # unseen: the training default starts at 0
+    people = protocol.identities[protocol.pairs]
+    np.testing.assert_array_equal(people[:, 0] == people[:, 1], protocol.same)
+    for fold in range(10):
+        here, elsewhere = people[protocol.folds == fold], people[protocol.folds != fold]
+        assert not set(here.ravel().tolist()) & set(elsewhere.ravel().tolist())
+    assert protocol.images[7].shape == (112, 112, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("pairs=ten", "pairs is 'ten'; give a multiple of 10"),
+        ("pairs=25", "give a multiple of 10"),
+        ("identitys=10", "unknown key 'identitys'"),
+        ("identities=20&images=2&pairs=3000", "cannot be made of 2 identities"),
+    ],
+)
+def test_wrong_options_of_drawn_faces_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        open_protocol(f"synthetic:?{options}")
 
 
 @needs_data

@@ -4,6 +4,7 @@ import copy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,18 +21,18 @@ from tests.unit.models.test_batchnorm import SPLITS, batch, network, outcome
 from topoface.errors import UserError
 from topoface.models.batchnorm import synchronise_batchnorm
 
-store, rank, split = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+store, rank = sys.argv[1], int(sys.argv[2])
 dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-if split == "one value":
-    try:
-        synchronise_batchnorm(torch.nn.BatchNorm1d(3))(torch.ones(1 - rank, 3))
-    except UserError as error:
-        torch.save(str(error), f"{store}.{rank}")
-else:
-    images, targets = batch()
-    rows = SPLITS[split][rank]
-    result = outcome(synchronise_batchnorm(network()), images[rows], targets[rows])
-    torch.save(result, f"{store}.{rank}")
+images, targets = batch()
+results = {}
+for name, rows in SPLITS.items():
+    model = synchronise_batchnorm(network())
+    results[name] = outcome(model, images[rows[rank]], targets[rows[rank]])
+try:
+    synchronise_batchnorm(torch.nn.BatchNorm1d(3))(torch.ones(1 - rank, 3))
+except UserError as error:
+    results["one value"] = str(error)
+torch.save(results, f"{store}.{rank}")
 dist.destroy_process_group()
 """
 
@@ -69,9 +70,12 @@ def outcome(model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> di
     return {key: value.detach() for key, value in result.items()}
 
 
-def two_processes(store: Path, split: str) -> list[dict[str, torch.Tensor]]:
-    commands = [[sys.executable, "-c", WORKER, str(store), str(rank), split] for rank in (0, 1)]
-    workers = [subprocess.Popen(command) for command in commands]
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two processes saw, for every split."""
+    store = tmp_path_factory.mktemp("gloo") / "store"
+    commands = [[sys.executable, "-c", WORKER, str(store), str(rank)] for rank in (0, 1)]
+    workers = [subprocess.Popen(command, cwd=Path(__file__).parents[3]) for command in commands]
     try:
         assert [worker.wait(timeout=100) for worker in workers] == [0, 0]
     finally:
@@ -83,24 +87,23 @@ def two_processes(store: Path, split: str) -> list[dict[str, torch.Tensor]]:
 
 @pytest.mark.dist
 @pytest.mark.parametrize("split", SPLITS)
-def test_two_processes_equal_one_with_the_whole_batch(split: str, tmp_path: Path) -> None:
-    whole = outcome(network(), *batch())
-    ranks = two_processes(tmp_path / "store", split)
-    for key, expected in whole.items():
-        values = [rank[key] for rank in ranks]
+def test_two_processes_equal_one_with_the_whole_batch(split: str, ranks: list[dict[str, Any]]) -> None:
+    for key, expected in outcome(network(), *batch()).items():
+        values = [rank[split][key] for rank in ranks]
         if key.startswith(("output", "input")):
             combined = torch.cat(values)
+        elif key.startswith("gradient"):
+            combined = values[0] + values[1]
         else:
-            combined = values[0] + values[1] if key.startswith("gradient") else values[0]
-        torch.testing.assert_close(
-            combined, expected, rtol=1e-10, atol=1e-10, msg=lambda text, key=key: f"{key} {text}"
-        )
+            assert torch.equal(values[0], values[1]), key
+            combined = values[0]
+        difference = float((combined - expected).abs().max())
+        assert difference <= 1e-10 * max(1, float(expected.abs().max())), (key, difference)
 
 
 @pytest.mark.dist
-def test_one_value_per_channel_is_refused_by_every_process(tmp_path: Path) -> None:
-    messages = two_processes(tmp_path / "store", "one value")
-    assert ["train on 2 images or more" in message for message in messages] == [True, True]
+def test_one_value_per_channel_is_refused_by_every_process(ranks: list[dict[str, Any]]) -> None:
+    assert ["train on 2 images or more" in rank["one value"] for rank in ranks] == [True, True]
 
 
 def test_without_other_processes_nothing_changes_by_a_bit() -> None:

@@ -70,5 +70,5 @@ def test_the_compact_models_are_as_small_as_they_say() -> None:
         name: sum(p.numel() for p in build_model(name).parameters())
         for name in ("iresnet_compact", "iresnet_tiny")
     }
-    assert 1_000_000 < sizes["iresnet_compact"] < 2_000_000
+    assert sizes["iresnet_compact"] < 2_000_000
     assert sizes["iresnet_tiny"] < 100_000

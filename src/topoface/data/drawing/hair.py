@@ -86,13 +86,12 @@ class Hair:
         across = x * (1 / who.head_width)
         away = np.minimum(np.abs(across - part), 1.0)
         line = style.line + 11 * (who.hair_line - 0.5) + 1.5 * self.shot.hair_move
-        height = line + (style.curtain - line) * away**style.power
-        height += math.copysign(style.sweep, who.hair_part) * across + 0.5 * np.sin(
-            0.8 * x + 6 * who.hair_wave
-        )
+        drop = (style.curtain - line) * away**style.power
+        sweep = math.copysign(style.sweep, who.hair_part) * across
+        under = y - (line + drop + sweep + 0.5 * np.sin(0.8 * x + 6 * who.hair_wave))
+        under /= 1.0 + drop * (style.power / who.head_width)  # a distance again where the line is steep
         if style.fall:  # beside the face it hangs down
-            height += 900.0 * np.maximum(np.abs(across) - 0.96, 0.0)
-        under = y - height
+            under = np.minimum(under, (0.96 - np.abs(across)) * who.head_width)
         if style.cover == 1.0:
             self.box.paint(0.5 * edge(np.maximum(under - 3.0, self.radius * 46 - 46), 3.0), self.ink.shade)
         soft = 0.9 if style.cover == 1.0 else 2.5

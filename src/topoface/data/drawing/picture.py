@@ -100,9 +100,8 @@ def light(canvas: Canvas, shot: Shot) -> None:
     towards: Plane = clamp(canvas.x * (math.cos(shot.light_angle) / RADIUS_X), -1.0, 1.0)
     towards += clamp((canvas.y - CENTRE_Y) * (math.sin(shot.light_angle) / RADIUS_Y), -1.0, 1.0)
     metered = 122.0 / (20.0 + float(canvas.pixels[1].mean()))  # cameras expose dark scenes longer
-    ambient = (
-        shot.exposure * metered**0.6 * np.array([1 + shot.warmth, 1 + shot.tint, 1 - shot.warmth], np.float32)
-    )
+    ambient = np.array([1 + shot.warmth, 1 + shot.tint, 1 - shot.warmth], np.float32)
+    ambient *= shot.exposure * metered**0.7
     lamp = shot.light_strength * ambient
     lamp *= np.array([1 + shot.light_warmth, 1.0, 1 - shot.light_warmth], np.float32)
     for plane, base, beam in zip(canvas.pixels, ambient, lamp, strict=True):

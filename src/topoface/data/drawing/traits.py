@@ -94,7 +94,7 @@ class Person:
 class Shot:
     """How one picture of anybody was taken. Angles are radians."""
 
-    yaw: float = span(-0.56, 0.56)
+    yaw: float = span(-0.53, 0.53)
     pitch: float = span(-0.28, 0.28)
     shift_x: float = span(-3.5, 3.5)
     shift_y: float = span(-3.5, 3.5)
@@ -108,7 +108,7 @@ class Shot:
     eye_open: float = span(0.55, 1.25)
     gaze_x: float = span(-1.0, 1.0)
     gaze_y: float = span(-0.6, 0.6)
-    hair_worn: float = span(0.0, 1.0)  # below 0.4: in another style
+    hair_worn: float = span(0.0, 1.0)  # below 0.45: in another style
     hair_move: float = span(-1.0, 1.0)
 
     exposure: float = span(0.72, 1.25)
@@ -164,13 +164,13 @@ class Colours:
     def of(cls, who: Person) -> "Colours":
         """Colours that occur together: the darker the skin, the rarer fair hair and light eyes."""
         dark = who.skin_tone
-        skin = mix(SKIN, dark) * np.array(
-            [1.0, 1.0 - 0.025 * who.skin_warmth, 1.0 - 0.06 * who.skin_warmth], np.float32
-        )
+        warm = who.skin_warmth
+        skin = mix(SKIN, dark) * np.array([1.0, 1.0 - 0.025 * warm, 1.0 - 0.06 * warm], np.float32)
         rare = max(0.0, 1.0 - 1.25 * dark)
         hair = mix(HAIR, who.hair_tone ** (1.6 - rare) * (0.25 + 0.75 * rare))
         if who.hair_grey > 0.86:
             hair = mix(GREY, (who.hair_grey - 0.86) / 0.14)
+        painted = 0.3 + 0.55 * who.lip_red
         red = np.array([196, 78, 84], np.float32) * (1.0 - 0.45 * dark)
         return cls(
             skin=skin,
@@ -178,6 +178,5 @@ class Colours:
             glow=skin + (255 - skin) * 0.32,
             hair=hair,
             iris=mix(IRIS, who.iris_tone ** (1.5 - 0.5 * rare) * (0.3 + 0.7 * rare)),
-            lips=skin * np.array([0.86, 0.62, 0.6], np.float32) * (1 - (0.3 + 0.55 * who.lip_red))
-            + red * (0.3 + 0.55 * who.lip_red),
+            lips=skin * np.array([0.86, 0.62, 0.6], np.float32) * (1 - painted) + red * painted,
         )

@@ -1,0 +1,308 @@
+"""TopoFR as a method: its switches, presets, refusals and state (oracles 27-30 and 34 of topofr.md)."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.oracles.topofr import release_step
+from topoface.components import build
+from topoface.data.batch import Batch
+from topoface.errors import UserError
+from topoface.functional.draws import SampleDraws
+from topoface.heads import ArcFace, ClassStatistics
+from topoface.methods import RunFacts, StepState, TopoFR
+from topoface.methods import topofr as module
+from topoface.methods.topofr import Alignment, Damage, Perturbation
+from topoface.recipe import Component
+from topoface.training.step import Hooks, forward_step
+
+FACTS = RunFacts(num_classes=7, embedding_dim=8, steps_per_epoch=10.0, trainable_embedding_scale=True)
+n = 12
+
+
+def make_batch(method: TopoFR | None = None, step: int = 0) -> Batch:
+    rng = np.random.default_rng(5)
+    batch = Batch(
+        images=torch.from_numpy(rng.integers(0, 256, (n, 3, 112, 112), dtype=np.uint8)),
+        labels=torch.from_numpy(rng.integers(0, 7, n)),
+        indices=torch.arange(n),
+        draws=SampleDraws(seed=1, step=step, global_size=n, start=0, stop=n),
+    )
+    return dataclasses.replace(batch, extras=dict(method.prepare(batch))) if method else batch
+
+
+def embed(images: Tensor) -> Tensor:
+    """A fixed linear model of the mean colours of 16 blocks, so that views matter."""
+    cells = torch.nn.functional.avg_pool2d(images.float() / 255, 28).flatten(1)
+    weight = torch.from_numpy(np.random.default_rng(0).normal(size=(cells.shape[1], 8))).float()
+    return (cells - 0.5) @ weight
+
+
+class Model(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.ones(8))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return embed(images) * self.gain
+
+
+def run_step(method: TopoFR | None, step: int = 0) -> tuple[dict[str, Tensor], Tensor]:
+    """Terms of one step and the gradient of the model."""
+    model, head = Model(), ArcFace(8, 7, scale=16.0)
+    methods = torch.nn.ModuleList([method] if method else [])
+    output = forward_step(model, head, Hooks.of(methods), make_batch(method, step))
+    output.total.backward()
+    assert model.gain.grad is not None
+    return output.terms, model.gain.grad
+
+
+OFF: dict[str, Any] = {
+    "rsp": Perturbation(xi=0.0),
+    "isa": Alignment(alpha_mode="fixed", alpha=0.0),
+    "sde": Damage(uncertainty=False, focal="off"),
+}
+
+
+def test_all_switches_off_is_arcface_bit_for_bit_and_draws_and_builds_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a part that is off was used")
+
+    method = TopoFR(FACTS, **OFF)
+    for name in ("perturb_structure", "h0_edges", "structure_loss", "fit_mixture", "damage_score"):
+        monkeypatch.setattr(module, name, never)
+    monkeypatch.setattr(SampleDraws, "uniform", never)
+    plain_terms, plain_gradient = run_step(None)
+    terms, gradient = run_step(method)
+    assert terms.keys() == plain_terms.keys()
+    assert torch.equal(terms["class"], plain_terms["class"])
+    assert torch.equal(gradient, plain_gradient)
+
+
+# section 8 of topofr.md: which of RSP, ISA, mixture and focal factor each variant uses
+VARIANTS = {
+    "ArcFace": (OFF, set()),
+    "R": ({**OFF, "rsp": Perturbation()}, {"perturb_structure"}),
+    "A": ({**OFF, "isa": Alignment()}, {"structure_loss"}),
+    "P": ({**OFF, "rsp": Perturbation(), "isa": Alignment()}, {"perturb_structure", "structure_loss"}),
+    "F": (
+        {"sde": Damage(uncertainty=False)},
+        {"perturb_structure", "structure_loss", "damage_score"},
+    ),
+    "G": (
+        {"sde": Damage(focal="off")},
+        {"perturb_structure", "structure_loss", "damage_score", "fit_mixture"},
+    ),
+    "all": ({}, {"perturb_structure", "structure_loss", "damage_score", "fit_mixture"}),
+    "B": (
+        {"isa": Alignment(form="bottleneck")},
+        {"perturb_structure", "structure_loss", "damage_score", "fit_mixture"},
+    ),
+    "W": (
+        {"isa": Alignment(form="wasserstein1")},
+        {"perturb_structure", "structure_loss", "damage_score", "fit_mixture"},
+    ),
+    "random": (
+        {"isa": Alignment(form="random")},
+        {"perturb_structure", "structure_loss", "damage_score", "fit_mixture"},
+    ),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_each_variant_uses_exactly_its_parts(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, expected = VARIANTS[variant]
+    used: set[str] = set()
+
+    def spy(name: str) -> None:
+        original = getattr(module, name)
+
+        def watched(*args: object, **kwargs: object) -> object:
+            used.add(name)
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, watched)
+
+    for name in ("perturb_structure", "structure_loss", "fit_mixture", "damage_score"):
+        spy(name)
+    terms, gradient = run_step(TopoFR(FACTS, **settings), step=20)
+    assert used == expected
+    assert gradient.isfinite().all()
+    assert ("TopoFR/alignment" in terms) == ("structure_loss" in expected)
+
+
+def test_the_clean_batch_is_never_changed() -> None:
+    batch = make_batch()
+    before = batch.images.clone()
+    view = TopoFR(FACTS, rsp=Perturbation(xi=1.0)).perturb(batch.images, batch.draws)
+    assert torch.equal(batch.images, before)
+    assert not torch.equal(view, before.float())
+
+
+def test_release_preset_equals_a_naive_transcription_of_the_released_formulas() -> None:
+    facts = dataclasses.replace(FACTS)
+    component = Component(class_path="TopoFR", preset="release", init_args={"rsp": {"xi": 0.0}})
+    method = build(component, "methods.0", facts)
+    head = ArcFace(8, 7, scale=16.0, continuation="insightface")
+    batch = make_batch(method)
+    embeddings = embed(batch.images).requires_grad_()
+    output = forward_step(lambda _: embeddings, head, Hooks.of(torch.nn.ModuleList([method])), batch)
+    expected, alignment = release_step(
+        batch.images.double() / 127.5 - 1, embeddings.detach().double(), head.weight.detach().double(),
+        batch.labels, scale=16.0, margin=0.5, alpha=0.1,
+    )  # fmt: skip
+    assert output.terms["class"].item() == pytest.approx(expected, rel=1e-5)
+    assert output.terms["TopoFR/alignment"].item() == pytest.approx(alignment, rel=1e-5)
+
+
+@pytest.mark.parametrize("gradient", ["none", "focal", "full"])
+def test_gradient_through_omega_has_the_multipliers_of_section_5_3(gradient: str) -> None:
+    logits = torch.from_numpy(np.random.default_rng(2).normal(scale=2.0, size=(n, 7))).requires_grad_()
+    labels = torch.from_numpy(np.random.default_rng(3).integers(0, 7, n))
+    log_p = logits.log_softmax(1)
+    own = log_p.gather(1, labels[:, None])[:, 0]
+    entropy = -(log_p.exp() * log_p).sum(1)
+    attached = gradient != "none"
+    stats = ClassStatistics(
+        loss=-own,
+        target_log_probability=own if attached else own.detach(),
+        entropy=entropy if attached else entropy.detach(),
+        target_cosine=own.detach(),
+    )
+    method = TopoFR(FACTS, sde=Damage(gradient=gradient))  # type: ignore[arg-type]
+    weight = method.sample_weight(stats)
+    assert weight is not None
+    (got,) = torch.autograd.grad((weight * stats.loss).sum(), logits)
+
+    with torch.no_grad():
+        p, h = own.exp(), module.fit_mixture(entropy).hardness
+        _, variance, _ = method.mixture
+        one_hot = torch.nn.functional.one_hot(labels, 7).double()
+        pull = log_p.exp() - one_hot
+        factor = 1 - p if gradient == "none" else (1 - p) - p * own
+        expected = ((1 + h) * factor)[:, None] * pull
+        if gradient == "full":
+            slope = h * (1 - h) * entropy / variance
+            spread = -log_p.exp() * (log_p + entropy[:, None])
+            expected += ((1 - p) * -own * slope)[:, None] * spread
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_ratio_mode_gives_the_alignment_its_share_of_the_gradient() -> None:
+    method = TopoFR(FACTS, isa=Alignment(ratio=0.2, warmup_epochs=0.0))
+    head, batch = ArcFace(8, 7, scale=16.0), make_batch(method)
+    embeddings = embed(batch.images).requires_grad_()
+    output = forward_step(lambda _: embeddings, head, Hooks.of(torch.nn.ModuleList([method])), batch)
+    norms = [
+        torch.autograd.grad(output.terms[name], embeddings, retain_graph=True)[0].norm()
+        for name in ("TopoFR/alignment", "class")
+    ]
+    assert norms[0] / norms[1] == pytest.approx(0.2, rel=1e-5)
+
+
+def test_warm_up_rises_linearly_over_its_epochs() -> None:
+    method = TopoFR(FACTS, isa=Alignment(alpha_mode="fixed", alpha=0.4, warmup_epochs=2.0))
+    alphas = [float(method._alpha(step)) for step in (0, 5, 10, 20, 50)]
+    assert alphas == pytest.approx([0.0, 0.1, 0.2, 0.4, 0.4])
+
+
+def test_lag_weighs_with_the_mixture_of_the_step_before() -> None:
+    first, second = (torch.from_numpy(np.random.default_rng(s).exponential(size=n)) for s in (1, 2))
+
+    def stats(entropy: Tensor) -> ClassStatistics:
+        zeros = torch.zeros(n, dtype=torch.float64)
+        return ClassStatistics(
+            loss=zeros, target_log_probability=zeros, entropy=entropy, target_cosine=zeros
+        )
+
+    lagged = TopoFR(FACTS, sde=Damage(lag=1, focal="off"))
+    lagged.sample_weight(stats(first))
+    fit = module.fit_mixture(first)
+    expected = 1 + module.posterior(second, fit.weight, fit.variance, fit.upper)
+    torch.testing.assert_close(lagged.sample_weight(stats(second)), expected)
+
+
+def test_cap_and_mean_normalisation_bound_the_weights() -> None:
+    entropy = torch.linspace(0, 3, n, dtype=torch.float64)
+    log_p = torch.linspace(-4, -0.01, n, dtype=torch.float64)
+    stats = ClassStatistics(loss=-log_p, target_log_probability=log_p, entropy=entropy, target_cosine=log_p)
+    capped = TopoFR(FACTS, sde=Damage(cap=0.7)).sample_weight(stats)
+    assert capped is not None
+    assert capped.max() == 0.7
+    normalised = TopoFR(FACTS, sde=Damage(normalise="mean")).sample_weight(stats)
+    assert normalised is not None
+    assert normalised.mean() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "facts", "message"),
+    [
+        ({"rsp": Perturbation(xi=1.5)}, FACTS, "rsp.xi is 1.5"),
+        ({"isa": Alignment(ratio=-1.0)}, FACTS, "negative"),
+        (
+            {"isa": Alignment(latent="raw", norm="none")},
+            dataclasses.replace(FACTS, trainable_embedding_scale=False),
+            "model.trainable_scale=true",
+        ),
+        ({"sde": Damage(focal="gate", gradient="focal")}, FACTS, "sde.gradient=none"),
+        ({"sde": Damage(fit="release", lag=1)}, FACTS, "another sde.fit"),
+    ],
+)
+def test_impossible_settings_are_refused_when_built(
+    settings: dict[str, Any], facts: RunFacts, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        TopoFR(facts, **settings)
+
+
+def test_the_learned_scale_is_a_parameter_that_the_alignment_moves() -> None:
+    method = TopoFR(FACTS, isa=Alignment(latent="learned", norm="pixel_range", warmup_epochs=0.0))
+    run_step(method)
+    assert method.log_scale.grad is not None
+    assert method.log_scale.grad != 0
+
+
+def test_prepared_and_computed_source_structures_agree() -> None:
+    method = TopoFR(FACTS)
+    with_extras, without = make_batch(method), make_batch()
+    embeddings = embed(with_extras.images)
+    state = {
+        "embeddings": embeddings,
+        "class_loss": embeddings.sum() * 0,
+        "step": 20,
+        "stats": ArcFace(8, 7)(embeddings, with_extras.labels),
+    }
+    for batch in (with_extras, without):
+        distances, edges = method._source(StepState(batch=batch, **state))  # type: ignore[arg-type]
+        assert torch.equal(distances, with_extras.extras["topofr_distances"])
+        assert torch.equal(edges, with_extras.extras["topofr_edges"])
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_tiny_batches_do_not_crash(size: int) -> None:
+    method = TopoFR(FACTS, isa=Alignment(warmup_epochs=0.0))
+    whole = make_batch()
+    batch = Batch(
+        images=whole.images[:size],
+        labels=whole.labels[:size],
+        indices=whole.indices[:size],
+        draws=SampleDraws(seed=1, step=0, global_size=size, start=0, stop=size),
+    )
+    batch = dataclasses.replace(batch, extras=dict(method.prepare(batch)))
+    output = forward_step(Model(), ArcFace(8, 7), Hooks.of(torch.nn.ModuleList([method])), batch)
+    output.total.backward()
+    assert output.total.isfinite()
+
+
+@pytest.mark.parametrize("init_args", [{}, {"rsp": {"xi": 0.1}}])
+def test_a_preset_without_and_with_further_arguments_is_applied(init_args: dict[str, Any]) -> None:
+    method = build(Component(class_path="TopoFR", preset="release", init_args=init_args), "methods.0", FACTS)
+    assert (method.isa.form, method.isa.reduction, method.isa.latent) == ("sorted", "batch", "raw")
+    assert (method.sde.fit, method.sde.focal) == ("release", "gate")
+    assert method.rsp.xi == init_args.get("rsp", {}).get("xi", 0.2)
