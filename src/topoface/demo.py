@@ -15,7 +15,7 @@ TRAINING_FACES = "synthetic:?identities=240&images=12&seed=0"
 UNSEEN_FACES = "synthetic:?identities=200&images=6&seed=0&first=100000&pairs=3000"
 OVERRIDES = (
     f"data.train={TRAINING_FACES}",
-    f"evaluation.pairs=[\"{UNSEEN_FACES}\"]",
+    f'evaluation.pairs=["{UNSEEN_FACES}"]',
     "training.epochs=10",
     "training.batch_size=64",
 )

@@ -18,7 +18,11 @@ HEADS: list[tuple[type[Softmax], dict[str, Any], Callable[[float], float]]] = [
     (ArcFace, {"margin": 0.5}, lambda c: angular_logit(c, 0.5)),
     (CosFace, {"margin": 0.35}, lambda c: c - 0.35),
     (CombinedMargin, {"angular": 0.3, "additive": 0.2}, lambda c: angular_logit(c, 0.3) - 0.2),
-    (CombinedMargin, {"multiplier": 1.2, "angular": 0.1, "additive": 0.0}, lambda c: math.cos(1.2 * math.acos(c) + 0.1)),
+    (
+        CombinedMargin,
+        {"multiplier": 1.2, "angular": 0.1, "additive": 0.0},
+        lambda c: math.cos(1.2 * math.acos(c) + 0.1),
+    ),
 ]
 n, D, C = 6, 8, 5
 
@@ -52,7 +56,9 @@ def test_statistics_without_margin_are_those_of_the_plain_cosines(
 ) -> None:
     head = kind(D, C, scale=16.0, **arguments).double()
     stats = head(embeddings(), LABELS, request=StatisticsRequest(margin=False))
-    _, log_probabilities, entropies = class_statistics(embeddings(), head.weight.detach(), LABELS, 16.0, lambda c: c)
+    _, log_probabilities, entropies = class_statistics(
+        embeddings(), head.weight.detach(), LABELS, 16.0, lambda c: c
+    )
     np.testing.assert_allclose(stats.target_log_probability, log_probabilities, atol=1e-12)
     np.testing.assert_allclose(stats.entropy, entropies, atol=1e-12)
 
@@ -129,7 +135,10 @@ def test_a_shift_is_a_margin_of_each_sample(kind: type[Softmax]) -> None:
     shift = torch.linspace(0, 0.2, n, dtype=torch.float64)
     losses = head(embeddings(), LABELS, shift=shift).loss
     if kind is ArcFace:
-        each = [ArcFace(D, C, margin=0.5 + float(s)).double()(embeddings(), LABELS).loss[i] for i, s in enumerate(shift)]
+        each = [
+            ArcFace(D, C, margin=0.5 + float(s)).double()(embeddings(), LABELS).loss[i]
+            for i, s in enumerate(shift)
+        ]
         torch.testing.assert_close(losses, torch.stack(each))
     assert (losses[1:] > head(embeddings(), LABELS).loss[1:]).all()
 
@@ -152,7 +161,8 @@ def test_centers_are_a_function_of_the_seed_and_touch_no_global_generator() -> N
 
 
 @pytest.mark.parametrize(
-    ("kind", "arguments"), [(ArcFace, {"margin": -0.1}), (ArcFace, {"scale": 0.0}), (CombinedMargin, {"multiplier": 0.5})]
+    ("kind", "arguments"),
+    [(ArcFace, {"margin": -0.1}), (ArcFace, {"scale": 0.0}), (CombinedMargin, {"multiplier": 0.5})],
 )
 def test_impossible_settings_are_refused(kind: type[Softmax], arguments: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"head\.init_args"):
@@ -162,4 +172,6 @@ def test_impossible_settings_are_refused(kind: type[Softmax], arguments: dict[st
 def test_methods_that_want_different_entropies_are_refused() -> None:
     with pytest.raises(UserError, match="entropy"):
         StatisticsRequest.merge([StatisticsRequest(), StatisticsRequest(margin=False)])
-    assert StatisticsRequest.merge([StatisticsRequest(), StatisticsRequest(differentiable=True)]).differentiable
+    assert StatisticsRequest.merge(
+        [StatisticsRequest(), StatisticsRequest(differentiable=True)]
+    ).differentiable

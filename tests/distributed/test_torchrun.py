@@ -14,7 +14,9 @@ from topoface.recipe_files import dump_recipe
 
 METHODS: dict[str, list[dict[str, Any]]] = {
     "arcface": [],
-    "topofr, global trees": [{"class_path": "TopoFR", "init_args": {"isa": {"scope": "global", "warmup_epochs": 0.0}}}],
+    "topofr, global trees": [
+        {"class_path": "TopoFR", "init_args": {"isa": {"scope": "global", "warmup_epochs": 0.0}}}
+    ],
     "topofr, trained scale": [
         {
             "class_path": "TopoFR",
@@ -33,7 +35,12 @@ def run(recipe: Path, folder: Path, processes: int) -> list[dict[str, float]]:
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [sys.executable, *(torchrun if processes > 1 else []), *train]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=180, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        command,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -45,7 +52,9 @@ def run(recipe: Path, folder: Path, processes: int) -> list[dict[str, float]]:
 def test_two_processes_give_the_losses_of_one(name: str, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     changed = tiny_recipe(
-        methods=METHODS[name], training={"steps": 4, "accumulation": 2, "batch_size": 16}, optimizer={"lr": 0.01}
+        methods=METHODS[name],
+        training={"steps": 4, "accumulation": 2, "batch_size": 16},
+        optimizer={"lr": 0.01},
     )
     recipe.write_text(dump_recipe(changed))
     one, two = run(recipe, tmp_path / "one", 1), run(recipe, tmp_path / "two", 2)

@@ -55,7 +55,9 @@ def release_hardness(entropies):
     pi, sigma, uniform, before = 0.1, sum(v * v for v in x) / len(x), 0.2, 0.0
     easy = []
     for _ in range(1000):
-        normal = [math.exp(-v * v / (2 * (sigma + 1e-3))) / math.sqrt(2 * math.pi * (sigma + 1e-3)) for v in x]
+        normal = [
+            math.exp(-v * v / (2 * (sigma + 1e-3))) / math.sqrt(2 * math.pi * (sigma + 1e-3)) for v in x
+        ]
         easy = [pi * g / (pi * g + (1 - pi) * uniform) for g in normal]
         sigma = sum(e * v * v for e, v in zip(easy, x, strict=True)) / sum(easy)
         pi = min(sum(easy) / len(x), 0.5)

@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from tests.oracles.mixture import release_hardness
@@ -24,7 +23,14 @@ def tree_lengths(points: Tensor) -> list[float]:
 
 
 def release_step(
-    images: Tensor, embeddings: Tensor, centers: Tensor, labels: Tensor, *, scale: float, margin: float, alpha: float
+    images: Tensor,
+    embeddings: Tensor,
+    centers: Tensor,
+    labels: Tensor,
+    *,
+    scale: float,
+    margin: float,
+    alpha: float,
 ) -> tuple[float, float]:
     """(weighted class loss, alpha times alignment): images in [-1, 1], sorted form, gate, its mixture fit."""
     n = len(images)

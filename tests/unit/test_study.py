@@ -43,7 +43,7 @@ if recipe.optimizer.lr == 0.666:
     sys.exit(2)
 if recipe.optimizer.lr == 0.999 and "--resume" not in sys.argv:
     signal.signal(signal.SIGTERM, lambda *_: ((folder / "saved").touch(), sys.exit(130)))
-    (folder / "ready").touch()
+    (folder / "ready").write_text(str(os.getpid()))
     time.sleep(60)
 seed = recipe.training.seed
 random = np.random.default_rng(seed)
@@ -146,18 +146,38 @@ def test_a_failed_run_is_reported_and_the_others_go_on(
     assert (path.parent / "out" / "tables.txt").read_text().split() == ["False", "True", "True"]
 
 
-def test_stopping_a_study_lets_the_runs_save_and_the_next_call_continues_them(study: Any) -> None:
-    path = study(variants={"plain": {"recipe": "plain.yaml", "overrides": ["optimizer.lr=0.999"]}}, seeds=[0])
+def begun(path: Path) -> tuple["subprocess.Popen[bytes]", int]:
+    """A study in a process of its own, and the process id of its run once that waits to be stopped."""
     code = (
         "import sys; from pathlib import Path; from topoface.study import run_study\n"
         f"run_study(Path({str(path)!r}), train=[sys.executable, {str(path.parent / 'train.py')!r}])"
     )
-    folder = path.parent / "out" / "plain" / "seed_0"
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
+    ready = path.parent / "out" / "plain" / "seed_0" / "ready"
+    deadline = time.monotonic() + 60
+    while not (ready.exists() and ready.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return process, int(ready.read_text())
+
+
+WAITING = {"plain": {"recipe": "plain.yaml", "overrides": ["optimizer.lr=0.999"]}}
+
+
+def test_a_run_that_outlives_its_study_keeps_the_folder_locked(study: Any) -> None:
+    path = study(variants=WAITING, seeds=[0])
+    process, run_id = begun(path)
+    process.kill()
+    process.communicate()
+    with pytest.raises(UserError, match="another study is at work there"):
+        run(path)
+    os.kill(run_id, signal.SIGKILL)
+
+
+def test_stopping_a_study_lets_the_runs_save_and_the_next_call_continues_them(study: Any) -> None:
+    path = study(variants=WAITING, seeds=[0])
+    folder = path.parent / "out" / "plain" / "seed_0"
+    process, _ = begun(path)
     try:
-        deadline = time.monotonic() + 60
-        while not (folder / "ready").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
         with pytest.raises(UserError, match="another study is at work there"):
             run(path)
         process.send_signal(signal.SIGTERM)
@@ -268,6 +288,7 @@ NOTHING = (math.nan, math.nan)
         (0.01, (0.005, 0.015), (0.002, 0.02), "higher"),
         (-0.01, (-0.015, -0.005), (-0.02, -0.002), "lower"),
         (0.01, (-0.001, 0.02), (0.002, 0.02), "difference not distinguishable from zero"),
+        (-0.01, (-0.02, 0.001), (-0.02, -0.001), "difference not distinguishable from zero"),
         (0.01, (0.005, 0.015), (-0.002, 0.02), "difference not distinguishable from zero"),
         (0.0, (0.0, 0.0), (0.0, 0.0), "difference not distinguishable from zero"),
         (0.01, (0.001, 0.02), (-0.02, -0.01), "difference not distinguishable from zero"),

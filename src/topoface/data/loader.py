@@ -2,7 +2,7 @@
 
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
@@ -70,7 +70,7 @@ class Loader:
         self._starts = [(micro * world_size + rank) * self._share for micro in range(accumulation)]
         self._buffers = BufferPool((self._share, *FACE_SHAPE))
 
-    def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
+    def batches(self, start_step: int, stop_step: int) -> Generator[Batch, None, None]:
         """The batches of ``start_step .. stop_step - 1`` in order, each step as its micro-batches.
 
         The next few are made in advance.

@@ -7,6 +7,7 @@ Pure functions: all chance comes in as uniform numbers. The operations take floa
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,7 +17,8 @@ from torch.nn.functional import conv2d, pad
 
 from topoface.errors import UserError
 
-OPERATIONS = ("blur", "grey", "jitter", "erase")
+Operation = Literal["blur", "grey", "jitter", "erase"]
+OPERATIONS: tuple[Operation, ...] = ("blur", "grey", "jitter", "erase")
 ERASE_TRIES = 10
 
 # what each column of the uniform numbers decides

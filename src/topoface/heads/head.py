@@ -61,6 +61,10 @@ class ClassStatistics:
         return self.target_log_probability.exp()
 
 
+MARGIN_STATISTICS = StatisticsRequest()
+"""What a head computes unless a method asks for something else."""
+
+
 class Head(Protocol):
     """Class supervision. Built as ``Head(embedding_dim, num_classes, seed=..., **init_args)``."""
 
@@ -72,7 +76,7 @@ class Head(Protocol):
         labels: Tensor,
         shift: Tensor | None = None,
         extra: Tensor | None = None,
-        request: StatisticsRequest = StatisticsRequest(),
+        request: StatisticsRequest = MARGIN_STATISTICS,
     ) -> ClassStatistics:
         """Score embeddings ``[n, D]`` against the classes.
 

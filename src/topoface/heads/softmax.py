@@ -10,7 +10,7 @@ from topoface.errors import UserError
 from topoface.functional import margin as margins
 from topoface.functional.draws import generator
 from topoface.functional.softmax import negative_log_likelihood, rest_of, row_entropy
-from topoface.heads.head import ClassStatistics, StatisticsRequest
+from topoface.heads.head import MARGIN_STATISTICS, ClassStatistics, StatisticsRequest
 
 MarginGradient = Literal["exact", "straight"]
 
@@ -55,7 +55,7 @@ class Softmax(nn.Module):
         labels: Tensor,
         shift: Tensor | None = None,
         extra: Tensor | None = None,
-        request: StatisticsRequest = StatisticsRequest(),
+        request: StatisticsRequest = MARGIN_STATISTICS,
     ) -> ClassStatistics:
         """See :class:`topoface.heads.head.Head`."""
         with torch.autocast(embeddings.device.type, enabled=False):

@@ -21,7 +21,13 @@ from topoface.functional.distances import pixel_distances, pixel_squared_distanc
 from topoface.functional.draws import SampleDraws
 from topoface.functional.mixture import fit_mixture, posterior
 from topoface.functional.persistence import h0_edges, tree_overlap
-from topoface.functional.perturbation import DRAWS, OPERATIONS, PerturbationRanges, perturb_structure
+from topoface.functional.perturbation import (
+    DRAWS,
+    OPERATIONS,
+    Operation,
+    PerturbationRanges,
+    perturb_structure,
+)
 from topoface.heads.head import ClassStatistics, StatisticsRequest
 from topoface.methods.method import Method, RunFacts, StepState
 
@@ -37,7 +43,7 @@ class Perturbation:
 
     xi: float = 0.2
     """Probability that an image is perturbed, by one of four operations drawn uniformly; 0 switches RSP off."""
-    operations: tuple[Literal["blur", "grey", "jitter", "erase"], ...] = OPERATIONS
+    operations: tuple[Operation, ...] = OPERATIONS
     """What is drawn from."""
     ranges: PerturbationRanges = field(default_factory=PerturbationRanges)
     """Strength of the operations; the released ones."""
@@ -165,18 +171,22 @@ class TopoFR(Method):
         if not 0 <= self.rsp.xi <= 1:
             raise UserError(f"rsp.xi is {self.rsp.xi}", where, "a probability lies in [0, 1]")
         if min(self.isa.alpha, self.isa.ratio, self.isa.warmup_epochs) < 0:
-            raise UserError("isa.alpha, isa.ratio or isa.warmup_epochs is negative", where, "give 0 to switch off")
-        if self.aligns and self.isa.latent == "raw" and self.isa.norm in ("none", "pixel_range"):
-            if not self.facts.trainable_embedding_scale:
-                raise UserError(
-                    f"isa.latent raw with norm {self.isa.norm} needs embeddings whose scale can move",
-                    where,
-                    "set model.trainable_scale=true, or isa.norm=mean_edge, or isa.latent=sphere or learned",
-                )
+            raise UserError(
+                "isa.alpha, isa.ratio or isa.warmup_epochs is negative", where, "give 0 to switch off"
+            )
+        shrinkable = self.isa.latent == "raw" and self.isa.norm in ("none", "pixel_range")
+        if self.aligns and shrinkable and not self.facts.trainable_embedding_scale:
+            raise UserError(
+                f"isa.latent raw with norm {self.isa.norm} needs embeddings whose scale can move",
+                where,
+                "set model.trainable_scale=true, or isa.norm=mean_edge, or isa.latent=sphere or learned",
+            )
         if self.sde.focal == "gate" and self.sde.gradient != "none":
             raise UserError("sde.focal gate is a step and has no gradient", where, "set sde.gradient=none")
         if self.sde.fit == "release" and (self.sde.gradient == "full" or self.sde.lag):
-            raise UserError("sde.fit release is host code without gradient or lag", where, "use another sde.fit")
+            raise UserError(
+                "sde.fit release is host code without gradient or lag", where, "use another sde.fit"
+            )
 
     # --- RSP -------------------------------------------------------------------------------------------
 
@@ -200,7 +210,11 @@ class TopoFR(Method):
 
     def prepare(self, batch: Batch) -> Mapping[str, Tensor]:
         """Distances and tree of the input space: they depend on the clean images alone, so the loader makes them."""
-        if not self.aligns or self.isa.view == "perturbed" or (self.isa.scope == "global" and world_size() > 1):
+        if (
+            not self.aligns
+            or self.isa.view == "perturbed"
+            or (self.isa.scope == "global" and world_size() > 1)
+        ):
             return {}
         squared = pixel_squared_distances(batch.images)
         return {"topofr_distances": self._in_unit(squared, batch.images), "topofr_edges": h0_edges(squared)}
@@ -226,7 +240,7 @@ class TopoFR(Method):
         return self._in_unit(squared, images), h0_edges(squared)
 
     def penalties(self, state: StepState) -> Mapping[str, Tensor]:
-        """alpha times the alignment loss, outside autocast in float32."""
+        """Weight times the alignment loss, outside autocast in float32."""
         if not self.aligns:
             return {}
         distances, edges = self._source(state)
@@ -290,7 +304,7 @@ class TopoFR(Method):
         )
 
     def sample_weight(self, stats: ClassStatistics) -> Tensor | None:
-        """omega ``[n]`` (section 5.3), None if both factors are off."""
+        """Score omega ``[n]`` (section 5.3), None if both factors are off."""
         if not self.sde.active:
             return None
         hardness = self._hardness(stats.entropy) if self.sde.uncertainty else None
@@ -302,12 +316,14 @@ class TopoFR(Method):
             cap=self.sde.cap,
         )
         if self.sde.normalise == "mean":
-            weight = weight / mean_over_ranks(weight.detach().mean()).clamp(min=torch.finfo(weight.dtype).tiny)
+            weight = weight / mean_over_ranks(weight.detach().mean()).clamp(
+                min=torch.finfo(weight.dtype).tiny
+            )
         self._logged |= {"omega_mean": weight.detach().mean(), "omega_max": weight.detach().max()}
         return weight
 
     def _hardness(self, entropy: Tensor) -> Tensor:
-        """h ``[n]`` of this rank's samples, from a mixture fitted to the entropies of all ranks."""
+        """Probability h ``[n]`` of being hard, of this rank's samples, from a mixture fitted to the entropies of all ranks."""
         entropies = entropy.detach()
         if self.sde.fit != "release":  # the release fits each rank's batch alone, and its order matters
             entropies = gather_rows(entropies)

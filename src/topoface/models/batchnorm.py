@@ -88,4 +88,3 @@ class _GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
         share = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked.item()
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
         self.running_var.lerp_(unbiased_variance.to(self.running_var.dtype), share)
-

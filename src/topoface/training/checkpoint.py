@@ -57,7 +57,9 @@ def write_text(path: Path, text: str) -> None:
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise UserError(f"cannot be written ({error.strerror})", str(path), "make room or check the rights") from error
+        raise UserError(
+            f"cannot be written ({error.strerror})", str(path), "make room or check the rights"
+        ) from error
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -97,7 +99,9 @@ def _load(path: Path) -> State:
     checksum = path.with_suffix(".sha256")
     try:
         if checksum.read_text(encoding="utf-8") != _digest(path):
-            raise UserError("is damaged (its checksum differs)", f"checkpoint {path}", "the one before it is tried")
+            raise UserError(
+                "is damaged (its checksum differs)", f"checkpoint {path}", "the one before it is tried"
+            )
         state: State = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise UserError(
@@ -129,7 +133,9 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
         items = ((str(index), value) for index, value in enumerate(tree))
     else:
         return {prefix: json.loads(json.dumps(tree))}
-    return {k: v for key, value in items for k, v in _flat(value, f"{prefix}.{key}" if prefix else key).items()}
+    return {
+        k: v for key, value in items for k, v in _flat(value, f"{prefix}.{key}" if prefix else key).items()
+    }
 
 
 def _digest(path: Path) -> str:

@@ -2,8 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import ContextManager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 import torch.distributed as dist
@@ -28,7 +27,9 @@ def choose_device(name: str) -> torch.device:
     except RuntimeError as error:
         raise UserError(f"is {name!r}", "training.device", "use auto, cpu, cuda or cuda:0") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"is {name!r} but no GPU is usable here", "training.device", "use training.device=cpu")
+        raise UserError(
+            f"is {name!r} but no GPU is usable here", "training.device", "use training.device=cpu"
+        )
     if device.type == "cuda" and device.index is None:
         return torch.device("cuda", local_rank)
     return device
@@ -59,7 +60,7 @@ def replicate(module: nn.Module, device: torch.device) -> nn.Module:
     return DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
 
 
-def without_sync(modules: list[nn.Module], *, when: bool) -> ContextManager[None]:
+def without_sync(modules: list[nn.Module], *, when: bool) -> AbstractContextManager[None]:
     """While ``when``, ``backward`` adds up gradients locally: for all but the last micro-batch."""
     replicated = [module for module in modules if isinstance(module, DistributedDataParallel)]
     return _nested_no_sync(replicated) if when and replicated else nullcontext()

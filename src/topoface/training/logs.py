@@ -109,7 +109,9 @@ class ProgressLine:
             self._progress.update(self._task, completed=step)
             return
         terms = " ".join(
-            f"{name.removeprefix('loss/')} {value:.3f}" for name, value in values.items() if name.startswith("loss/")
+            f"{name.removeprefix('loss/')} {value:.3f}"
+            for name, value in values.items()
+            if name.startswith("loss/")
         )
         figures = f"{values['images_per_s']:.0f} images/s  {terms}"
         self._progress.update(self._task, completed=step, figures=figures)

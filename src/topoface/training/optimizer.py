@@ -9,7 +9,9 @@ from torch.optim import Optimizer
 from topoface.recipe import OptimizerConfig
 
 
-def build_optimizer(config: OptimizerConfig, *, decayed: Iterable[nn.Module], undecayed: nn.Module) -> Optimizer:
+def build_optimizer(
+    config: OptimizerConfig, *, decayed: Iterable[nn.Module], undecayed: nn.Module
+) -> Optimizer:
     """SGD or AdamW over modules; the learning rate is set anew at each step.
 
     Args:

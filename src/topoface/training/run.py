@@ -91,7 +91,7 @@ def build_run(recipe: Recipe, device: torch.device) -> Run:
     Raises:
         UserError: anything in the recipe or the data that cannot work, before the first step.
     """
-    seed, batch_size = recipe.training.seed, recipe.training.batch_size
+    seed = recipe.training.seed
     source = open_source(recipe.data.train)
     order = _order(recipe, source)
     model = build_fresh_model(recipe).to(device)

@@ -20,5 +20,5 @@ def learning_rate(
     if schedule.name == "constant":
         return peak
     if schedule.name == "polynomial":
-        return peak * (1 - progress) ** schedule.power
+        return float(peak * (1 - progress) ** schedule.power)
     return peak * 0.5 * (1 + math.cos(math.pi * progress))

@@ -14,8 +14,12 @@ from topoface.methods.method import Method, StepState, with_hook
 
 @dataclass(frozen=True, kw_only=True)
 class Hooks:
-    """Which methods take part in which place of the step; the others are not called there at all."""
+    """Which methods take part in which place of the step; the others are not called there at all.
 
+    ``methods`` are those that have figures for the log.
+    """
+
+    logging: list[Method]
     perturb: list[Method]
     margin_shift: list[Method]
     negatives: list[Method]
@@ -29,6 +33,7 @@ class Hooks:
         """Sort the methods of a recipe, in recipe order, by the hooks they override."""
         weighing = with_hook(methods, "sample_weight")
         return cls(
+            logging=with_hook(methods, "log_values"),
             perturb=with_hook(methods, "perturb"),
             margin_shift=with_hook(methods, "margin_shift"),
             negatives=with_hook(methods, "negatives"),

@@ -217,9 +217,7 @@ def test_lag_weighs_with_the_mixture_of_the_step_before() -> None:
 
     def stats(entropy: Tensor) -> ClassStatistics:
         zeros = torch.zeros(n, dtype=torch.float64)
-        return ClassStatistics(
-            loss=zeros, target_log_probability=zeros, entropy=entropy, target_cosine=zeros
-        )
+        return ClassStatistics(loss=zeros, target_log_probability=zeros, entropy=entropy, target_cosine=zeros)
 
     lagged = TopoFR(FACTS, sde=Damage(lag=1, focal="off"))
     lagged.sample_weight(stats(first))

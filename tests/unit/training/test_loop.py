@@ -1,5 +1,6 @@
 """The loop: what a run leaves, what stops it, and that accumulation and schedules are exact."""
 
+import itertools
 import json
 import os
 import signal
@@ -52,7 +53,9 @@ def test_the_divergence_guard_stops_before_the_state_is_poisoned(tmp_path: Path)
     recipe = tiny_recipe(methods=[])
     train(recipe, run_dir=tmp_path / "run", quiet=True)
     broken = tiny_recipe(methods=[{"class_path": f"{__name__}.Exploding"}])
-    with pytest.raises(UserError, match=r"step 4: Exploding/boom .*not finite.*gradient norms.*learning rate"):
+    with pytest.raises(
+        UserError, match=r"step 4: Exploding/boom .*not finite.*gradient norms.*learning rate"
+    ):
         train(broken, run_dir=tmp_path / "broken", quiet=True)
     state = load_newest(tmp_path / "broken" / "checkpoints", print)
     assert state is not None
@@ -64,7 +67,7 @@ def test_the_divergence_guard_stops_before_the_state_is_poisoned(tmp_path: Path)
 
 
 def test_ctrl_c_saves_and_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = loop._optimizer_step
+    original = loop.optimizer_step
 
     def interrupted(run: Any, *rest: Any) -> Any:
         if run.step == 4:
@@ -73,7 +76,7 @@ def test_ctrl_c_saves_and_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
 
     recipe = tiny_recipe(methods=[])
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_optimizer_step", interrupted)
+        patch.setattr(loop, "optimizer_step", interrupted)
         result = train(recipe, run_dir=tmp_path / "run", quiet=True)
     assert result.interrupted
     assert result.steps_done == 5
@@ -85,15 +88,15 @@ def test_accumulated_micro_batches_give_the_gradient_of_the_large_batch() -> Non
     """For everything but batch statistics, which are those of the micro-batch: hence evaluation mode here."""
     gradients = []
     for accumulation in (1, 4):
-        run = build_run(
-            tiny_recipe(methods=[], training={"accumulation": accumulation}), torch.device("cpu")
-        )
+        run = build_run(tiny_recipe(methods=[], training={"accumulation": accumulation}), torch.device("cpu"))
         run.model.double().eval()
         run.head.double()
         for batch in run.loader.batches(0, 1):
             output = forward_step(run.model, run.head, run.hooks, batch)
             (output.total / accumulation).backward()
-        gradients.append([p.grad for p in (*run.model.parameters(), *run.head.parameters()) if p.grad is not None])
+        gradients.append(
+            [p.grad for p in (*run.model.parameters(), *run.head.parameters()) if p.grad is not None]
+        )
     for one, four in zip(*gradients, strict=True):
         torch.testing.assert_close(one, four, rtol=1e-9, atol=1e-12)
 
@@ -164,14 +167,19 @@ def test_learning_rate_warms_up_and_ends_at_zero() -> None:
     for name in ("polynomial", "cosine"):
         schedule = ScheduleConfig(name=name, warmup_epochs=2.0)  # type: ignore[arg-type]
         rates = [
-            learning_rate(schedule, peak=0.4, step=s, total_steps=100, steps_per_epoch=5.0) for s in range(101)
+            learning_rate(schedule, peak=0.4, step=s, total_steps=100, steps_per_epoch=5.0)
+            for s in range(101)
         ]
         assert rates[0] == pytest.approx(0.04)
         assert max(rates) == rates[9] == rates[10] == pytest.approx(0.4)
         assert rates[100] == pytest.approx(0)
-        assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+        assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
     assert learning_rate(
-        ScheduleConfig(name="polynomial", warmup_epochs=0), peak=1.0, step=50, total_steps=100, steps_per_epoch=5
+        ScheduleConfig(name="polynomial", warmup_epochs=0),
+        peak=1.0,
+        step=50,
+        total_steps=100,
+        steps_per_epoch=5,
     ) == pytest.approx(0.25)
 
 

@@ -27,14 +27,14 @@ def losses(folder: Path) -> list[dict[str, float]]:
 
 def stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kill the run from inside, like a power cut: nothing is saved on the way out."""
-    original = loop._optimizer_step
+    original = loop.optimizer_step
 
     def dying(run: Any, *rest: Any) -> Any:
         if run.step == step:
             raise RuntimeError("power cut")
         return original(run, *rest)
 
-    monkeypatch.setattr(loop, "_optimizer_step", dying)
+    monkeypatch.setattr(loop, "optimizer_step", dying)
 
 
 def assert_equal_states(a: Any, b: Any, path: str = "") -> None:

@@ -1,0 +1,108 @@
+"""One optimizer step over its micro-batches, and the guard that keeps a NaN out of the weights."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from topoface.data import Batch
+from topoface.errors import UserError
+from topoface.methods.method import StepState
+from topoface.training.checkpoint import write_text
+from topoface.training.distributed import all_ranks_agree, average_gradients, is_main, without_sync
+from topoface.training.optimizer import set_learning_rate
+from topoface.training.run import Run, step_randomness
+from topoface.training.schedule import learning_rate
+from topoface.training.step import forward_step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """What one optimizer step did.
+
+    Attributes:
+        terms: of the loss, detached, mean over the micro-batches of this rank.
+        norms: of the gradients before clipping, by module.
+        lr: learning rate.
+        state: what the methods saw of the last micro-batch.
+    """
+
+    terms: dict[str, Tensor]
+    norms: dict[str, Tensor]
+    lr: float
+    state: StepState
+
+
+def optimizer_step(run: Run, micro_batches: Iterator[Batch], run_dir: Path) -> Update:
+    """Take the micro-batches of one step from ``micro_batches`` and move the parameters.
+
+    Raises:
+        UserError: a term or a gradient is not finite; parameters and optimizer are untouched then, and
+            ``run_dir`` gets a divergence.json.
+    """
+    config = run.recipe
+    lr = learning_rate(
+        config.schedule,
+        peak=config.optimizer.lr,
+        step=run.step,
+        total_steps=run.total_steps,
+        steps_per_epoch=run.steps_per_epoch,
+    )
+    set_learning_rate(run.optimizer, lr)
+    run.optimizer.zero_grad()
+    count = config.training.accumulation
+    terms: dict[str, Tensor] = {}
+    indices: list[Tensor] = []
+    with step_randomness(run):
+        for micro in range(count):
+            batch = next(micro_batches).to(run.device)
+            with without_sync([run.replicated_model, run.replicated_head], when=micro < count - 1):
+                output = forward_step(run.replicated_model, run.replicated_head, run.hooks, batch)
+                torch.autograd.backward(output.total / count if count > 1 else output.total)
+            for name, term in output.terms.items():
+                terms[name] = terms.get(name, 0.0) + term.detach() / count
+            indices.append(batch.indices)
+    average_gradients(list(run.methods.parameters()))
+    update = Update(terms=terms, norms=_clip(run), lr=lr, state=output.state)
+    if not all_ranks_agree(torch.stack([*update.terms.values(), *update.norms.values()]).isfinite().all()):
+        raise _divergence(run, update, torch.cat(indices), run_dir)
+    run.optimizer.step()
+    with torch.no_grad():
+        for method in run.hooks.update:
+            method.update(output.state)
+    return update
+
+
+def _clip(run: Run) -> dict[str, Tensor]:
+    """Clip the gradients as the recipe says; returns their norms before."""
+    config = run.recipe.optimizer
+    modules: dict[str, nn.Module] = {"model": run.model, "head": run.head}
+    norms = {
+        name: nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
+        for name, module in modules.items()
+    }
+    if config.clip_norm is not None:
+        clipped = list(modules) if config.clip_head else ["model"]
+        total = torch.stack([norms[name] for name in clipped]).norm()
+        parameters = [p for name in clipped for p in modules[name].parameters()]
+        nn.utils.clip_grads_with_norm_(parameters, config.clip_norm, total)
+    return norms
+
+
+def _divergence(run: Run, update: Update, indices: Tensor, run_dir: Path) -> UserError:
+    """The error that stops the run; what is needed to look into it goes to divergence.json."""
+    figures = {**update.terms, **{f"gradient of the {name}": norm for name, norm in update.norms.items()}}
+    values = {name: value.item() for name, value in figures.items()}
+    if is_main():
+        facts = {"step": run.step, "lr": update.lr, "values": values, "indices": indices.tolist()}
+        write_text(run_dir / "divergence.json", json.dumps(facts, indent=1))
+    bad = [name for name, value in figures.items() if not value.isfinite()] or ["a term on another rank"]
+    norms = ", ".join(f"{name} {value.item():.3g}" for name, value in update.norms.items())
+    return UserError(
+        f"{' and '.join(bad)} is not finite (gradient norms: {norms}; learning rate {update.lr:.3g})",
+        f"step {run.step}",
+        f"the last good checkpoint is in {run_dir / 'checkpoints'}, the batch in divergence.json; lower optimizer.lr",
+    )
