@@ -94,11 +94,12 @@ def find_recipe(path_or_name: str | Path) -> Path:
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """The recipes that come with the package, by name."""
+    """The recipes that come with the package, by name; files that begin with _ are bases of others."""
     here = Path(__file__).parent
     folder = here / "_recipes" if (here / "_recipes").is_dir() else here.parents[1] / "recipes"
     return {
-        path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))
+        path.relative_to(folder).with_suffix("").as_posix(): path
+        for path in sorted(folder.rglob("[!_]*.yaml"))
     }
 
 

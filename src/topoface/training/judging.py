@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from topoface.errors import UserError
 from topoface.evaluation import PairProtocol, Verification, open_protocol, verify
 from topoface.evaluation.report import ModelEntry, ReportInput, TopologySnapshot, write_report
 from topoface.functional.alignment import structure_report
@@ -32,6 +33,13 @@ class Judge:
     def __init__(self, recipe: Recipe) -> None:
         self.config = recipe.evaluation
         self.protocols: list[PairProtocol] = [open_protocol(uri) for uri in self.config.pairs]
+        names = [protocol.name for protocol in self.protocols]
+        if len(set(names)) < len(names):
+            raise UserError(
+                f"two protocols are called {max(names, key=names.count)!r}",
+                "evaluation.pairs",
+                "give each once; files of one name need folders of different names",
+            )
 
     def is_due(self, run: Run) -> bool:
         """Whether this step ends a stretch of ``evaluation.every_epochs``; the end of the run is judged anyway."""
@@ -57,7 +65,6 @@ class Judge:
                 protocol,
                 flip=self.config.flip,
                 bootstrap=self.config.bootstrap,
-                seed=run.recipe.training.seed,
             )
             for protocol in self.protocols
         ]

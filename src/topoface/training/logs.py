@@ -77,9 +77,15 @@ class TensorBoard:
 
 
 class ProgressLine:
-    """One line: bar, images/s, the terms of the loss, time left; silent where ``enabled`` is false."""
+    """One line: bar, images/s, the terms of the loss, time left.
 
-    def __init__(self, total_steps: int, done: int, *, enabled: bool) -> None:
+    Args:
+        total_steps: of the run.
+        shown: whether there is a bar.
+        speaks: whether ``say`` prints: on one of several processes.
+    """
+
+    def __init__(self, total_steps: int, *, shown: bool, speaks: bool) -> None:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
@@ -89,10 +95,11 @@ class ProgressLine:
             TimeRemainingColumn(),
             TextColumn("left"),
             console=Console(stderr=True),
-            disable=not enabled,
+            disable=not shown,
             refresh_per_second=2,
         )
-        self._task = self._progress.add_task("train", total=total_steps, completed=done, figures="")
+        self._task = self._progress.add_task("train", total=total_steps, figures="")
+        self._speaks = speaks
 
     def __enter__(self) -> "ProgressLine":
         self._progress.start()
@@ -118,4 +125,5 @@ class ProgressLine:
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
-        self._progress.console.print(text, highlight=False, soft_wrap=True)
+        if self._speaks:
+            self._progress.console.print(text, highlight=False, soft_wrap=True, markup=False)

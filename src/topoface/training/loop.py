@@ -1,5 +1,6 @@
 """From a recipe to a trained, judged and saved model: the training loop."""
 
+import errno
 import signal
 import threading
 import time
@@ -68,7 +69,7 @@ def train(recipe: Recipe, *, run_dir: Path, resume: bool = False, quiet: bool = 
             saved before stays loadable.
     """
     device = choose_device(recipe.training.device)
-    with process_group(device):
+    with process_group(device), _full_disk_is_a_user_error(run_dir):
         judge = Judge(recipe)  # opens the protocols: a wrong path must not show after hours of training
         run = build_run(recipe, device)
         checkpoint_dir = run_dir / "checkpoints"
@@ -78,7 +79,7 @@ def train(recipe: Recipe, *, run_dir: Path, resume: bool = False, quiet: bool = 
                 str(run_dir),
                 "add --resume to continue it, or choose another --run-dir",
             )
-        with ProgressLine(run.total_steps, 0, enabled=is_main() and not quiet) as line:
+        with ProgressLine(run.total_steps, shown=is_main() and not quiet, speaks=is_main()) as line:
             line.say(_greeting(run))
             if not report_is_possible():
                 line.say("there will be no report.html: for it, pip install 'topoface[report]'")
@@ -205,6 +206,19 @@ def _greeting(run: Run) -> str:
         f"{run.recipe.model.name} ({parameters / 1e6:.2f} M parameters), {type(run.head).__name__}, {methods}; "
         f"{len(run.source):,} images of {run.source.identities:,} identities, {run.total_steps:,} steps"
     )
+
+
+@contextmanager
+def _full_disk_is_a_user_error(run_dir: Path) -> Iterator[None]:
+    """Metrics, scores and events are appended by libraries that know nothing of UserError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            "the disk is full", str(run_dir), "make room and continue with the same command and --resume"
+        ) from error
 
 
 @contextmanager

@@ -66,3 +66,9 @@ def test_extra_mass_is_one_more_class() -> None:
     target = logits.gather(1, labels[:, None])[:, 0]
     got = negative_log_likelihood(target, rest_of(logits, labels).logsumexp(1), extra)
     torch.testing.assert_close(got, expected, rtol=1e-13, atol=1e-13)
+
+
+def test_a_sample_that_is_all_wrong_keeps_float64_precision() -> None:
+    gaps = torch.linspace(15, 40, 101, dtype=torch.float64)
+    got = negative_log_likelihood(torch.zeros_like(gaps), gaps)
+    torch.testing.assert_close(got, gaps + torch.log1p((-gaps).exp()), rtol=1e-15, atol=0)

@@ -189,3 +189,29 @@ class Exploding(Method):
     def penalties(self, state: StepState) -> dict[str, torch.Tensor]:
         value = float("inf") if state.step == 4 else 0.0
         return {"boom": state.embeddings.sum() * 0 + value}
+
+
+def test_compile_in_the_recipe_compiles_the_backbone_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled: list[torch.nn.Module] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self))
+    run = build_run(tiny_recipe(methods=[], model={"compile": True}), torch.device("cpu"))
+    assert compiled == [run.model.backbone]
+
+
+def test_a_disk_that_fills_while_the_log_is_written_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(loop.JsonLines, "write", full)
+    with pytest.raises(UserError, match=r"disk is full.*--resume"):
+        train(tiny_recipe(methods=[]), run_dir=tmp_path / "run", quiet=True)
+
+
+def test_two_protocols_of_one_name_are_refused(tmp_path: Path) -> None:
+    recipe = tiny_recipe(evaluation={"pairs": [PAIRS, PAIRS]})
+    with pytest.raises(UserError, match="two protocols are called"):
+        train(recipe, run_dir=tmp_path / "run", quiet=True)

@@ -1,0 +1,145 @@
+"""What every method promises, with every head; presets are members of their own."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from topoface import heads
+from topoface.components import build, presets_of, resolve
+from topoface.data.batch import Batch
+from topoface.functional.draws import SampleDraws
+from topoface.methods import Method, RunFacts
+from topoface.methods.method import with_hook
+from topoface.recipe import SHORT_NAMES, Component
+from topoface.training.step import Hooks, forward_step
+
+CLASSES = {name: resolve(name, "test") for name in SHORT_NAMES}
+METHODS = [
+    (name, preset)
+    for name, cls in CLASSES.items()
+    if issubclass(cls, Method)
+    for preset in (None, *presets_of(cls))
+]
+HEADS = [name for name, cls in CLASSES.items() if issubclass(cls, heads.Softmax)]
+FACTS = RunFacts(num_classes=5, embedding_dim=8, steps_per_epoch=4.0, trainable_embedding_scale=True)
+
+
+def make(name: str, preset: str | None) -> Method:
+    method = build(Component(class_path=name, preset=preset), "methods.0", FACTS)
+    assert isinstance(method, Method)
+    return method
+
+
+def step(
+    methods: list[Method], head: torch.nn.Module, *, number: int = 3, size: int = 10
+) -> tuple[Any, Tensor]:
+    """One step with a linear model; returns its output and the gradient of the model."""
+    rng = np.random.default_rng(number)
+    images = torch.from_numpy(rng.integers(0, 256, (size, 3, 112, 112), dtype=np.uint8))
+    batch = Batch(
+        images=images,
+        labels=torch.from_numpy(rng.integers(0, 5, size)),
+        indices=torch.arange(size),
+        draws=SampleDraws(seed=0, step=number, global_size=size, start=0, stop=size),
+    )
+    for method in with_hook(methods, "prepare"):
+        batch.extras.update(method.prepare(batch))
+    weight = torch.from_numpy(np.random.default_rng(0).normal(size=(8, 48))).float().requires_grad_()
+
+    def model(view: Tensor) -> Tensor:
+        return (torch.nn.functional.avg_pool2d(view.float() / 255, 28).flatten(1) - 0.5) @ weight.T
+
+    before = images.clone()
+    hooks = Hooks.of(torch.nn.ModuleList(methods))
+    output = forward_step(model, head, hooks, batch)
+    output.total.backward()
+    for method in hooks.update:
+        method.update(output.state)
+    assert torch.equal(images, before), "a method changed the clean batch"
+    assert weight.grad is not None
+    return output, weight.grad
+
+
+@pytest.mark.parametrize(("name", "preset"), METHODS)
+@pytest.mark.parametrize("head", HEADS)
+def test_every_method_trains_with_every_head(name: str, preset: str | None, head: str) -> None:
+    built = CLASSES[head](8, 5, scale=16.0)
+    output, gradient = step([make(name, preset)], built)
+    assert output.total.isfinite()
+    assert gradient.isfinite().all()
+    assert gradient.abs().sum() > 0
+    assert all(term.ndim == 0 and term.dtype == torch.float32 for term in output.terms.values())
+
+
+@pytest.mark.parametrize(("name", "preset"), METHODS)
+def test_the_state_of_every_method_survives_saving(name: str, preset: str | None) -> None:
+    first, second = make(name, preset), make(name, preset)
+    head = heads.ArcFace(8, 5, scale=16.0)
+    step([first], head, number=0)
+    second.load_state_dict(first.state_dict())
+    one, two = (step([method], head, number=7)[0].total for method in (first, second))
+    assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize(("name", "preset"), METHODS)
+def test_every_method_is_a_pure_function_of_step_and_state(name: str, preset: str | None) -> None:
+    before = torch.random.get_rng_state()
+    totals = [step([make(name, preset)], heads.ArcFace(8, 5))[0].total for _ in range(2)]
+    assert torch.equal(*totals)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize(("name", "preset"), METHODS)
+def test_log_values_are_finite_numbers(name: str, preset: str | None) -> None:
+    method = make(name, preset)
+    step([method], heads.ArcFace(8, 5), number=0)
+    values = {key: float(value) for key, value in method.log_values().items()}
+    assert values
+    assert all(np.isfinite(value) for value in values.values()), values
+
+
+def test_hooks_that_a_method_does_not_override_are_never_called() -> None:
+    class Quiet(Method):
+        """Overrides nothing."""
+
+    hooks = Hooks.of(torch.nn.ModuleList([Quiet(FACTS)]))
+    assert not any(
+        getattr(hooks, name)
+        for name in (
+            "perturb",
+            "margin_shift",
+            "negatives",
+            "sample_weight",
+            "penalties",
+            "update",
+            "logging",
+        )
+    )
+
+
+def test_weights_and_penalties_of_several_methods_combine() -> None:
+    class Doubling(Method):
+        def sample_weight(self, stats: heads.ClassStatistics) -> Tensor:
+            return torch.full_like(stats.loss, 2.0)
+
+    class Adding(Method):
+        def penalties(self, state: Any) -> dict[str, Tensor]:
+            return {"extra": state.embeddings.square().mean()}
+
+        def negatives(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+            return torch.tensor(3.0)
+
+    head = heads.ArcFace(8, 5, scale=16.0)
+    output, _ = step([Doubling(FACTS), Doubling(FACTS), Adding(FACTS)], head)
+    assert output.terms.keys() == {"class", "Adding/extra"}
+    torch.testing.assert_close(output.terms["class"], 4 * output.state.stats.loss.mean())
+    plain, _ = step([], head)
+    assert (output.state.stats.loss > plain.state.stats.loss).all()
+
+
+def test_something_else_in_the_list_of_methods_is_refused() -> None:
+    with pytest.raises(TypeError, match="is not a topoface"):
+        Hooks.of(torch.nn.ModuleList([torch.nn.Identity()]))
