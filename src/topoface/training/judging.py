@@ -83,7 +83,10 @@ class Judge:
             metrics=run_dir / "metrics.jsonl",
             topology=self._topology(run),
             settings=dump_recipe(run.recipe),
-            facts=versions(),
+            facts={
+                "parameters": f"{sum(p.numel() for p in run.model.parameters()) / 1e6:.2f} M",
+                "steps": f"{run.step:,} of {run.recipe.training.batch_size} images",
+            },
         )
         if report_is_possible():
             data = {name: str(value) for name, value in run.identity()["data"].items()}

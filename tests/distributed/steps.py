@@ -1,0 +1,43 @@
+"""A few optimizer steps in float64 on any number of processes: python -m tests.distributed.steps RECIPE OUT."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from topoface.functional.collectives import mean_over_ranks, rank
+from topoface.recipe_files import load_recipe
+from topoface.training import run as run_room
+from topoface.training.distributed import process_group, replicate
+from topoface.training.update import optimizer_step
+
+
+def double_replicate(module: nn.Module, device: torch.device) -> nn.Module:
+    return replicate(module.double(), device)
+
+
+def main(recipe_path: str, out: str) -> None:
+    device = torch.device("cpu")
+    run_room.replicate = double_replicate  # before the gradients' buckets are laid out
+    with process_group(device):
+        run = run_room.build_run(load_recipe(recipe_path), device)
+        run.methods.double()
+        run.model.train()
+        batches = run.loader.batches(0, run.total_steps)
+        lines = []
+        for _ in range(run.total_steps):
+            update = optimizer_step(run, batches, Path(out).parent)
+            run.step += 1
+            terms = mean_over_ranks(torch.stack(list(update.terms.values())))
+            norms = torch.stack(list(update.norms.values()))
+            lines.append([*terms.tolist(), *norms.tolist()])
+        batches.close()
+        if rank() == 0:
+            weights = torch.cat([p.detach().flatten() for p in (*run.model.parameters(), *run.head.parameters())])
+            Path(out).write_text(json.dumps({"lines": lines, "weights": weights.tolist()}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
