@@ -140,18 +140,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def _recipe_help() -> str:
     from topoface.recipe import Recipe
-    from topoface.schema import described, flatten, options_of
+    from topoface.recipe.schema import described, flatten, options_of
 
     return _OVERRIDES + described(flatten(options_of(Recipe).values()))
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from topoface.recipe_files import open_recipe
+    from topoface.recipe.files import open_recipe
 
     _import_from_here()
     loaded = open_recipe(arguments.recipe, arguments.overrides)
     run_dir = arguments.run_dir or Path(loaded.recipe.run_dir.replace("{name}", loaded.name))
-    from topoface.components import check_recipe
+    from topoface.recipe.components import check_recipe
     from topoface.training import train  # brings torch, so after the cheap checks
 
     try:
@@ -227,7 +227,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _recipes(arguments: argparse.Namespace) -> int:
-    from topoface.recipe_files import find_recipe, merged_tree, shipped_recipes
+    from topoface.recipe.files import find_recipe, merged_tree, shipped_recipes
 
     if arguments.action != "list" and not arguments.name:
         raise UserError("NAME is missing", f"topoface recipes {arguments.action}", "name a recipe or class")
@@ -238,12 +238,12 @@ def _recipes(arguments: argparse.Namespace) -> int:
             about = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
             print(f"{name:{width}}  {about}")
     elif arguments.action == "show":
-        from topoface.yaml_files import to_yaml
+        from topoface.recipe.yaml_files import to_yaml
 
         print(to_yaml(merged_tree(find_recipe(arguments.name))[0]), end="")
     else:
-        from topoface.components import describe, presets_of, resolve
-        from topoface.schema import described
+        from topoface.recipe.components import describe, presets_of, resolve
+        from topoface.recipe.schema import described
 
         _import_from_here()
         print(described(describe(arguments.name)), end="")

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from topoface import heads
-from topoface.components import build, presets_of, resolve
 from topoface.data.batch import Batch
 from topoface.functional.draws import SampleDraws
 from topoface.methods import Method, RunFacts
 from topoface.methods.method import with_hook
 from topoface.recipe import SHORT_NAMES, Component
+from topoface.recipe.components import build, presets_of, resolve
 from topoface.training.step import Hooks, forward_step
 
 CLASSES = {name: resolve(name, "test") for name in SHORT_NAMES}

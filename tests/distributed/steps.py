@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from topoface.functional.collectives import mean_over_ranks, rank
-from topoface.recipe_files import load_recipe
+from topoface.recipe.files import load_recipe
 from topoface.training import run as run_room
 from topoface.training.distributed import process_group, replicate
 from topoface.training.update import optimizer_step
@@ -35,7 +35,9 @@ def main(recipe_path: str, out: str) -> None:
             lines.append([*terms.tolist(), *norms.tolist()])
         batches.close()
         if rank() == 0:
-            weights = torch.cat([p.detach().flatten() for p in (*run.model.parameters(), *run.head.parameters())])
+            weights = torch.cat(
+                [p.detach().flatten() for p in (*run.model.parameters(), *run.head.parameters())]
+            )
             Path(out).write_text(json.dumps({"lines": lines, "weights": weights.tolist()}))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.unit.training.tiny import tiny_recipe
-from topoface.recipe_files import dump_recipe
+from topoface.recipe.files import dump_recipe
 
 METHODS: dict[str, list[dict[str, Any]]] = {
     "arcface": [],

@@ -12,7 +12,7 @@ import topoface
 from topoface import cli
 from topoface.errors import UserError
 from topoface.recipe import Recipe
-from topoface.schema import flatten, options_of
+from topoface.recipe.schema import flatten, options_of
 
 RECIPE = "data: {train: faces}\nhead: ArcFace\n"
 
@@ -185,7 +185,7 @@ def test_recipes_are_listed_with_their_first_line(
     recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
-        "topoface.recipe_files.shipped_recipes", lambda: {"mine": recipe, "sub/other": recipe}
+        "topoface.recipe.files.shipped_recipes", lambda: {"mine": recipe, "sub/other": recipe}
     )
     assert cli.main(["recipes"]) == 0
     assert capsys.readouterr().out == "mine       What it is for\nsub/other  What it is for\n"

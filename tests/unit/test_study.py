@@ -16,17 +16,17 @@ import pytest
 from scipy import stats
 
 from topoface.errors import UserError
+from topoface.recipe.yaml_files import to_yaml
 from topoface.study import load_study, plan, run_study
-from topoface.study_results import Comparison, RunFiles, compare, reading, student_quantile, t_interval
-from topoface.study_runs import _core_sets
-from topoface.yaml_files import to_yaml
+from topoface.study.results import Comparison, RunFiles, compare, reading, student_quantile, t_interval
+from topoface.study.runs import _core_sets
 
 # Stands for `topoface train`: writes what a run writes; fails, or waits to be stopped, where the recipe's lr says so.
 FAKE_TRAIN = """
 import json, os, signal, sys, time
 from pathlib import Path
 import numpy as np
-from topoface.recipe_files import dump_recipe, load_recipe
+from topoface.recipe.files import dump_recipe, load_recipe
 
 arguments = [a for a in sys.argv[1:] if a not in ("--quiet", "--resume")]
 at = arguments.index("--run-dir")

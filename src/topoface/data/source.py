@@ -1,25 +1,16 @@
-"""What a source of labelled faces is, and ``open_source``, which finds the right one for a path or URI."""
+"""What a source of labelled faces is."""
 
 import hashlib
 from abc import abstractmethod
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Protocol
-from urllib.parse import parse_qsl
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topoface.data.decode import Pixels, store_face
-from topoface.errors import UserError
 
 SYNTHETIC = "synthetic:"
-_SYNTHETIC_KEYS = {
-    "identities": "identities",
-    "images": "images_per_identity",
-    "seed": "seed",
-    "first": "first_identity",
-}
 
 
 class Source(Protocol):
@@ -72,60 +63,6 @@ class Source(Protocol):
             UserError: the sample cannot be read, or is not 112 x 112.
         """
         store_face(self[i][0], out, self.describe(i), mirror=mirror)
-
-
-def open_source(uri: str | Path) -> Source:
-    """Open faces for training or inspection.
-
-    Args:
-        uri: a folder with one sub-folder of images an identity; a folder with ``train.rec``, ``train.idx``
-            and ``property``; any ``.rec`` with its ``.idx`` beside it; or
-            ``synthetic:?identities=100&images=10&seed=0&first=0``.
-
-    Raises:
-        UserError: nothing usable is there, or it holds fewer than two identities.
-    """
-    source = _open(str(uri))
-    if source.identities < 2:
-        raise UserError(
-            f"only {source.identities} identity, training needs two or more",
-            str(uri),
-            "add images of other people",
-        )
-    return source
-
-
-def _open(uri: str) -> Source:
-    # The kinds import this module for the protocol, so it imports them only here.
-    from topoface.data.folder import FolderSource
-    from topoface.data.recordio import RecordSource
-
-    if uri.startswith(SYNTHETIC):
-        return _open_synthetic(uri)
-    path = Path(uri)
-    if path.is_dir():
-        return RecordSource(path / "train.rec", uri) if (path / "train.rec").is_file() else FolderSource(path)
-    if path.suffix == ".rec" and path.is_file():
-        return RecordSource(path)
-    if path.exists():
-        raise UserError(
-            "is neither a folder nor a .rec file", uri, "give a folder of identity folders or a .rec file"
-        )
-    raise UserError("does not exist", uri, f"check the path (looked from {Path.cwd()})")
-
-
-def _open_synthetic(uri: str) -> Source:
-    from topoface.data.synthetic import SyntheticSource
-
-    arguments = {}
-    for key, text in parse_qsl(uri.removeprefix(SYNTHETIC).removeprefix("?"), keep_blank_values=True):
-        if key not in _SYNTHETIC_KEYS:
-            raise UserError(f"unknown key {key!r}", uri, f"the keys are {', '.join(_SYNTHETIC_KEYS)}")
-        least = 1 if key in ("identities", "images") else 0
-        if not (text.isdecimal() and int(text) >= least):
-            raise UserError(f"{key} is {text!r}", uri, f"give a whole number from {least}")
-        arguments[_SYNTHETIC_KEYS[key]] = int(text)
-    return SyntheticSource(**{"identities": 100, "images_per_identity": 10, **arguments})
 
 
 def spread(size: int, most: int) -> list[int]:

@@ -7,7 +7,8 @@ from urllib.parse import parse_qs, urlencode
 import numpy as np
 from numpy.typing import NDArray
 
-from topoface.data.source import SYNTHETIC, content_hash, open_source
+from topoface.data.opening import open_source
+from topoface.data.source import SYNTHETIC, content_hash
 from topoface.errors import UserError
 from topoface.evaluation.images import EncodedImages, FolderStore, ImageStore, SourceImages, ZipStore
 from topoface.evaluation.insightface_bin import read_insightface_bin

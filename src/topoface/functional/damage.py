@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 FOCALS = ("on", "off", "gate")
-NORMS = ("none", "mean")
 
 
 def damage_score(
@@ -13,7 +12,6 @@ def damage_score(
     *,
     temperature: float = 1.0,
     focal: str = "on",
-    norm: str = "none",
     cap: float | None = None,
 ) -> Tensor:
     """The score omega = (1 + h)^lambda (1 - p): large where the sample is hard and its class is missed.
@@ -27,18 +25,16 @@ def damage_score(
         temperature: lambda.
         focal: ``on`` the factor 1 - p; ``off`` none; ``gate`` the released code, which stores p as an integer: 0
             where p rounds to 1 in float32, else 1.
-        norm: ``mean`` divides by the detached mean of the batch, so that the loss keeps the scale of the plain one.
-        cap: the largest score allowed, before the norm; bounds what a mislabelled image can do.
+        cap: the largest score allowed; bounds what a mislabelled image can do.
 
     Returns:
-        ``[n]``, not negative, at most 2^lambda without ``norm``.
+        ``[n]``, not negative, at most 2^lambda.
 
     Raises:
         ValueError: for an unknown name.
     """
-    for value, allowed in ((focal, FOCALS), (norm, NORMS)):
-        if value not in allowed:
-            raise ValueError(f"unknown name {value!r}; allowed are {', '.join(allowed)}")
+    if focal not in FOCALS:
+        raise ValueError(f"unknown name {focal!r}; allowed are {', '.join(FOCALS)}")
     log_p = target_log_probability
     if focal == "on":
         score = -torch.expm1(log_p.clamp(max=0))  # rounding may leave log p at +1e-8
@@ -50,7 +46,4 @@ def damage_score(
         score = (1 + hardness) ** temperature * score
     if cap is not None:
         score = score.clamp(max=cap)
-    if norm == "mean":
-        mean = score.detach().mean()
-        score = score / mean.where(mean > 0, 1)
     return score

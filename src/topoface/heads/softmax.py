@@ -1,6 +1,6 @@
 """Dense normalised softmax heads: cosines to class centers, a margin on the own class, cross entropy."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -95,11 +95,9 @@ class ArcFace(Softmax):
     Args:
         embedding_dim: D.
         num_classes: C.
-        seed: of the initial class centers.
-        scale: s.
         margin: m in radians.
-        margin_gradient: see :class:`Softmax`.
         continuation: past theta = pi - m, see :func:`topoface.functional.margin.arcface`.
+        softmax: arguments of :class:`Softmax`.
     """
 
     def __init__(
@@ -107,13 +105,11 @@ class ArcFace(Softmax):
         embedding_dim: int,
         num_classes: int,
         *,
-        seed: int = 0,
-        scale: float = 64.0,
         margin: float = 0.5,
-        margin_gradient: MarginGradient = "exact",
         continuation: margins.Continuation = "linear",
+        **softmax: Any,
     ) -> None:
-        super().__init__(embedding_dim, num_classes, seed=seed, scale=scale, margin_gradient=margin_gradient)
+        super().__init__(embedding_dim, num_classes, **softmax)
         if not 0 <= margin < torch.pi:
             raise UserError(f"is {margin}", "head.init_args.margin", "give radians in [0, pi), usually 0.5")
         self.m, self.continuation = margin, continuation
@@ -129,10 +125,8 @@ class CosFace(Softmax):
     Args:
         embedding_dim: D.
         num_classes: C.
-        seed: of the initial class centers.
-        scale: s.
         margin: m, subtracted from the cosine.
-        margin_gradient: see :class:`Softmax`.
+        softmax: arguments of :class:`Softmax`.
     """
 
     def __init__(
@@ -140,12 +134,10 @@ class CosFace(Softmax):
         embedding_dim: int,
         num_classes: int,
         *,
-        seed: int = 0,
-        scale: float = 64.0,
         margin: float = 0.4,
-        margin_gradient: MarginGradient = "exact",
+        **softmax: Any,
     ) -> None:
-        super().__init__(embedding_dim, num_classes, seed=seed, scale=scale, margin_gradient=margin_gradient)
+        super().__init__(embedding_dim, num_classes, **softmax)
         self.m = margin
 
     def margin(self, cosine: Tensor, shift: Tensor | None) -> Tensor:
@@ -159,13 +151,11 @@ class CombinedMargin(Softmax):
     Args:
         embedding_dim: D.
         num_classes: C.
-        seed: of the initial class centers.
-        scale: s.
         multiplier: m1.
         angular: m2 in radians.
         additive: m3.
-        margin_gradient: see :class:`Softmax`.
         continuation: past m1 theta + m2 = pi.
+        softmax: arguments of :class:`Softmax`.
     """
 
     def __init__(
@@ -173,15 +163,13 @@ class CombinedMargin(Softmax):
         embedding_dim: int,
         num_classes: int,
         *,
-        seed: int = 0,
-        scale: float = 64.0,
         multiplier: float = 1.0,
         angular: float = 0.3,
         additive: float = 0.2,
-        margin_gradient: MarginGradient = "exact",
         continuation: margins.Continuation = "linear",
+        **softmax: Any,
     ) -> None:
-        super().__init__(embedding_dim, num_classes, seed=seed, scale=scale, margin_gradient=margin_gradient)
+        super().__init__(embedding_dim, num_classes, **softmax)
         if multiplier < 1:
             raise UserError(f"is {multiplier}", "head.init_args.multiplier", "give m1 >= 1")
         self.multiplier, self.angular, self.additive = multiplier, angular, additive

@@ -15,7 +15,7 @@ from topoface.functional.distances import pixel_distances, pixel_squared_distanc
 from topoface.functional.persistence import h0_deaths
 from topoface.models import EmbeddingModel, save
 from topoface.recipe import Recipe
-from topoface.recipe_files import dump_recipe
+from topoface.recipe.files import dump_recipe
 from topoface.training.checkpoint import write_text
 from topoface.training.run import Run, build_fresh_model, versions
 

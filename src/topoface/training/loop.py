@@ -16,7 +16,7 @@ from topoface.evaluation import Verification
 from topoface.evaluation.report import ModelEntry
 from topoface.functional.collectives import mean_over_ranks, world_size
 from topoface.recipe import Recipe
-from topoface.recipe_files import dump_recipe
+from topoface.recipe.files import dump_recipe
 from topoface.training.checkpoint import load_newest, require_same, save_checkpoint, write_text
 from topoface.training.distributed import (
     all_ranks_agree,

@@ -11,7 +11,6 @@ from torch import nn
 from torch.optim import Optimizer
 
 import topoface
-from topoface.components import build
 from topoface.data import IdentityBalancedOrder, Loader, Source, UniformOrder, open_source
 from topoface.errors import UserError
 from topoface.functional.collectives import rank, world_size
@@ -20,6 +19,7 @@ from topoface.methods.method import RunFacts, with_hook
 from topoface.models import EmbeddingModel, build_model
 from topoface.models.batchnorm import synchronise_batchnorm
 from topoface.recipe import Recipe
+from topoface.recipe.components import build
 from topoface.training.distributed import replicate
 from topoface.training.optimizer import build_optimizer
 from topoface.training.step import Hooks

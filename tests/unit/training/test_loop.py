@@ -15,7 +15,7 @@ from topoface.errors import UserError
 from topoface.methods import Method, StepState
 from topoface.models import load
 from topoface.recipe import ScheduleConfig
-from topoface.recipe_files import load_recipe
+from topoface.recipe.files import load_recipe
 from topoface.training import loop, train
 from topoface.training.checkpoint import checkpoints, load_newest
 from topoface.training.run import build_run

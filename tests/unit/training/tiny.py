@@ -3,7 +3,7 @@
 from typing import Any
 
 from topoface.recipe import Recipe
-from topoface.recipe_files import recipe_from_dict
+from topoface.recipe.files import recipe_from_dict
 
 
 def tiny_recipe(**changes: Any) -> Recipe:

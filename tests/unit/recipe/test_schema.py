@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 
 from topoface.errors import UserError
-from topoface.schema import REQUIRED, checked, construct, flatten, options_of, type_name
+from topoface.recipe.schema import REQUIRED, checked, construct, flatten, options_of, type_name
 
 
 class Colour(Enum):

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topoface.functional.bootstrap import identity_bootstrap, percentile_interval
-from topoface.yaml_files import read_mapping
+from topoface.recipe.yaml_files import read_mapping
 
 REPLICATES = 1000
 Floats = NDArray[np.float64]

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from topoface.errors import UserError
-from topoface.recipe import SHORT_NAMES, Recipe
-from topoface.schema import construct, flatten, options_of, shown
-from topoface.yaml_files import from_yaml, read_mapping, to_yaml
+from topoface.recipe.fields import SHORT_NAMES, Recipe
+from topoface.recipe.schema import construct, flatten, options_of, shown
+from topoface.recipe.yaml_files import from_yaml, read_mapping, to_yaml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +95,10 @@ def find_recipe(path_or_name: str | Path) -> Path:
 
 def shipped_recipes() -> dict[str, Path]:
     """The recipes that come with the package, by name; files that begin with _ are bases of others."""
-    here = Path(__file__).parent
-    folder = here / "_recipes" if (here / "_recipes").is_dir() else here.parents[1] / "recipes"
+    package = Path(__file__).parents[1]
+    folder = package / "_recipes"  # of an installed wheel; a checkout has them at its root
+    if not folder.is_dir():
+        folder = package.parents[1] / "recipes"
     return {
         path.relative_to(folder).with_suffix("").as_posix(): path
         for path in sorted(folder.rglob("[!_]*.yaml"))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from topoface.errors import UserError
 from topoface.recipe import Recipe
-from topoface.study_results import RunFiles
+from topoface.study.results import RunFiles
 
 _NICENESS = 10  # a study runs for hours beside somebody's work
 _POLL_S = 0.2

@@ -10,7 +10,7 @@ import yaml
 
 from topoface.errors import UserError
 from topoface.recipe import Component, DataConfig, Recipe
-from topoface.recipe_files import (
+from topoface.recipe.files import (
     dump_recipe,
     find_recipe,
     load_recipe,
@@ -18,7 +18,7 @@ from topoface.recipe_files import (
     recipe_from_dict,
     shipped_recipes,
 )
-from topoface.yaml_files import from_yaml
+from topoface.recipe.yaml_files import from_yaml
 
 MINIMAL = "data: {train: faces}\nhead: {class_path: ArcFace, init_args: {margin: 0.5, scale: 32}}\n"
 
@@ -258,7 +258,7 @@ def test_unknown_recipes_are_refused_with_the_likely_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = written(tmp_path, MINIMAL, "topofr_small.yaml")
-    monkeypatch.setattr("topoface.recipe_files.shipped_recipes", lambda: {"topofr_small": good})
+    monkeypatch.setattr("topoface.recipe.files.shipped_recipes", lambda: {"topofr_small": good})
     assert find_recipe("topofr_small") == good
     with pytest.raises(
         UserError, match=r"^topofr_smal: there is no such recipe; did you mean topofr_small\?$"
@@ -312,7 +312,7 @@ def test_every_shipped_recipe_loads_and_survives_a_round_trip(name: str) -> None
 
 def test_reading_recipes_needs_neither_torch_nor_numpy() -> None:
     code = (
-        "import sys, topoface.recipe, topoface.recipe_files as f\n"
+        "import sys, topoface.recipe, topoface.recipe.files as f\n"
         "f.recipe_from_dict({'data': {'train': 'x'}, 'head': 'ArcFace'}, 'here')\n"
         "sys.exit(any(name in sys.modules for name in ('torch', 'numpy')))"
     )

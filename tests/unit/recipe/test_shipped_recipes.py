@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from topoface.components import build, check_recipe
 from topoface.methods import RunFacts, TopoFR
 from topoface.models import build_model
-from topoface.recipe_files import dump_recipe, load_recipe, shipped_recipes
+from topoface.recipe.components import build, check_recipe
+from topoface.recipe.files import dump_recipe, load_recipe, shipped_recipes
 
 TRAINABLE = list(shipped_recipes())
 

@@ -14,12 +14,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from topoface.errors import UserError
 from topoface.recipe import Recipe
-from topoface.recipe_files import find_recipe, load_recipe
-from topoface.schema import construct, flatten, options_of
-from topoface.study_results import RunFiles
-from topoface.study_runs import PlannedRun, ends_like_ctrl_c, only_one, run_all
-from topoface.study_table import write_tables
-from topoface.yaml_files import read_mapping
+from topoface.recipe.files import find_recipe, load_recipe
+from topoface.recipe.schema import construct, flatten, options_of
+from topoface.recipe.yaml_files import read_mapping
+from topoface.study.results import RunFiles
+from topoface.study.runs import PlannedRun, ends_like_ctrl_c, only_one, run_all
+from topoface.study.table import write_tables
 
 TRAIN = (sys.executable, "-m", "topoface", "train")
 

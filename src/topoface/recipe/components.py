@@ -8,16 +8,16 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from topoface.errors import UserError
-from topoface.recipe import SHORT_NAMES, Component, Recipe
-from topoface.recipe_files import merge
-from topoface.schema import Option, absolute, arguments, flatten, options_of
+from topoface.recipe.fields import SHORT_NAMES, Component, Recipe
+from topoface.recipe.files import merge
+from topoface.recipe.schema import Option, absolute, arguments, flatten, options_of
 
 _FROM_THE_RUN = frozenset({"seed"})
 """Keyword arguments that the program passes, so that no recipe can set them apart from the run."""
 
 
 def names() -> dict[str, str]:
-    """Import path by short name: ours, and those of packages with an entry point in ``topoface.components``."""
+    """Import path by short name: ours, and those of packages with an entry point in ``topoface.recipe.components``."""
     theirs = {
         point.name: point.value.replace(":", ".") for point in entry_points(group="topoface.components")
     }

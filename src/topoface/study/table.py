@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from topoface.study_results import REPLICATES, Interval, RunFiles, compare, reading
+from topoface.study.results import REPLICATES, Interval, RunFiles, compare, reading
 
 
 def write_tables(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topoface.errors import UserError
-from topoface.yaml_files import from_yaml, read_mapping, to_yaml
+from topoface.recipe.yaml_files import from_yaml, read_mapping, to_yaml
 
 
 @pytest.mark.parametrize(
