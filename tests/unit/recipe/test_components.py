@@ -7,12 +7,11 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
-from topoface.recipe import components
 from topoface.errors import UserError
 from topoface.heads import ArcFace
 from topoface.methods import TopoFR
 from topoface.methods.method import Method, RunFacts
-from topoface.recipe import SHORT_NAMES, Component, DataConfig, Recipe
+from topoface.recipe import SHORT_NAMES, Component, DataConfig, Recipe, components
 from topoface.recipe.components import build, check, check_recipe, describe
 
 FACTS = RunFacts(num_classes=5, embedding_dim=8, steps_per_epoch=3.0, trainable_embedding_scale=False)
