@@ -124,7 +124,8 @@ def _train_steps(run: Run, run_dir: Path, judge: Judge, line: ProgressLine) -> b
                     line.show(run.step, values)
                 else:
                     line.show(run.step)
-                stop = not all_ranks_agree(torch.tensor(not asked_to_stop.is_set()))
+                go_on = torch.tensor(not asked_to_stop.is_set(), device=run.device)
+                stop = not all_ranks_agree(go_on) and run.step < run.total_steps
                 if stop or run.step % config.checkpoint_every == 0 or run.step == run.total_steps:
                     _save(run, checkpoint_dir)
                 if stop:
@@ -133,8 +134,10 @@ def _train_steps(run: Run, run_dir: Path, judge: Judge, line: ProgressLine) -> b
                     )
                     return True
                 if is_main() and judge.is_due(run):
+                    figures = judge.interim(run)
                     for sink in sinks:
-                        sink.write(run.step - 1, {"evaluation": judge.interim(run)})
+                        sink.write(run.step - 1, {"evaluation": figures})
+                    window_start, window_images = time.perf_counter(), 0
     finally:
         micro_batches.close()
         for sink in sinks:
