@@ -22,7 +22,13 @@ METHODS: dict[str, list[dict[str, Any]]] = {
         {
             "class_path": "TopoFR",
             "init_args": {
-                "isa": {"scope": "global", "latent": "learned", "form": "random", "warmup_epochs": 0.0},
+                "isa": {
+                    "scope": "global",
+                    "latent": "learned",
+                    "norm": "pixel_range",
+                    "form": "random",
+                    "warmup_epochs": 0.0,
+                },
                 "sde": {"gradient": "full", "normalise": "mean"},
             },
         }

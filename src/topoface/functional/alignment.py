@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import normalize
 
+from topoface.functional.directions import unit_rows
 from topoface.functional.distances import squared_distances
 from topoface.functional.persistence import bottleneck_distance, edge_lengths, h0_edges, tree_overlap
 
@@ -235,7 +235,7 @@ def _scale(scale: Tensor) -> Tensor:
 def measured_points(latents: Tensor, latent: str) -> Tensor:
     """The vectors whose distances count: float32 or better, on the unit sphere where asked."""
     points = latents.to(torch.promote_types(latents.dtype, torch.float32))
-    return normalize(points, dim=1) if latent == "sphere" else points
+    return unit_rows(points) if latent == "sphere" else points
 
 
 def _rank_correlation(x: Tensor, y: Tensor) -> float:

@@ -75,7 +75,7 @@ def squared_distances(points: Tensor) -> Tensor:
     with torch.no_grad():
         # Apple's devices have no float64
         wide = points.detach().to(torch.float32 if points.device.type == "mps" else torch.float64)
-        wide = wide - wide.mean(0)
+        wide = wide - _coarse_mean(wide)
         gram = wide @ wide.T
         squares = gram.diagonal()
         sums = squares[:, None] + squares[None, :]
@@ -83,6 +83,18 @@ def squared_distances(points: Tensor) -> Tensor:
         squared.masked_fill_(squared <= 16 * torch.finfo(wide.dtype).eps * sums, 0.0)
         squared.fill_diagonal_(0.0)
         return squared.to(torch.promote_types(points.dtype, torch.float32))
+
+
+def _coarse_mean(wide: Tensor) -> Tensor:
+    """The mean, rounded to 2^-20 of the spread: numbers of one grid then stay exact, and equal lengths stay ties."""
+    if not len(wide):
+        return wide.new_zeros(wide.shape[1])
+    mean = wide.mean(0)
+    spread = (wide - mean).abs().amax()
+    # for duplicates: finer than the mean's own digits, and no underflow of the unit
+    least = (mean.abs().amax() * 2.0**-40).clamp_min(torch.finfo(wide.dtype).tiny * 2.0**21)
+    unit = torch.exp2(torch.maximum(spread, least).log2().floor() - 20)
+    return (mean / unit).round() * unit
 
 
 @cache

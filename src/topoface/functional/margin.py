@@ -37,6 +37,8 @@ def arcface(cosine: Tensor, margin: float | Tensor, continuation: Continuation =
     Returns:
         The target logit before scale, like ``cosine``.
     """
+    if not cosine.is_floating_point():
+        cosine = cosine.to(torch.get_default_dtype())
     m = torch.as_tensor(margin, dtype=cosine.dtype, device=cosine.device)
     shifted = cosine * m.cos() - sine_of(cosine) * m.sin()
     if continuation == "wrap":

@@ -47,7 +47,7 @@ def hardness(entropy: Tensor) -> Tensor:
     Returns:
         ``[n]`` in [0, 1], increasing in the entropy.
     """
-    return fit_mixture(entropy).hardness
+    return fit_mixture(entropy).hardness if len(entropy) else entropy
 
 
 def fit_mixture(
@@ -110,6 +110,45 @@ def fit_mixture(
     return MixtureFit(
         hardness=posterior(entropy, weight, variance, upper), weight=weight, variance=variance, upper=upper
     )
+
+
+def update_mixture(
+    entropy: Tensor, state: Tensor, *, memory: float = 0.9, iterations: int = 5, floor: float = 1e-2
+) -> tuple[MixtureFit, Tensor]:
+    """One batch of the online fit: running sums in place of a fit of the batch alone (topofr.md section 5.2).
+
+    Args:
+        entropy: float ``[n]``, n >= 1, nats, not negative.
+        state: ``[3]``: easy share, mean easy square, upper end, as returned before; NaN at the start.
+        memory: how much of the state a batch leaves.
+        iterations: of EM per batch.
+        floor: as in `fit_mixture`.
+
+    Returns:
+        The fit and the new state, detached.
+    """
+    if bool(state.isnan().any()):  # the first batch has no state yet
+        fit = fit_mixture(entropy, floor=floor)
+        return fit, torch.stack([fit.weight, fit.weight * fit.variance, fit.upper])
+    entropy = entropy.to(torch.promote_types(entropy.dtype, torch.float32))
+    before = state.to(entropy)
+    with torch.no_grad():
+        squares = entropy.square()
+        upper = torch.maximum(memory * before[2] + (1 - memory) * entropy.max(), entropy.max())
+        upper = upper.clamp_min(10 * floor)
+        sums = before[:2]
+        for _ in range(iterations):
+            weight = sums[0].clamp(_WEIGHT_MARGIN, 1 - _WEIGHT_MARGIN)
+            variance = (sums[1] / _positive(sums[0])).clamp_min(floor**2)
+            easy = torch.sigmoid(-_log_odds(squares, weight, variance, upper))
+            batch = torch.stack([easy.mean(), (easy * squares).mean()])
+            sums = memory * before[:2] + (1 - memory) * batch
+        weight = sums[0].clamp(_WEIGHT_MARGIN, 1 - _WEIGHT_MARGIN)
+        variance = (sums[1] / _positive(sums[0])).clamp_min(floor**2)
+    fit = MixtureFit(
+        hardness=posterior(entropy, weight, variance, upper), weight=weight, variance=variance, upper=upper
+    )
+    return fit, torch.cat([sums, upper[None]])
 
 
 def posterior(entropy: Tensor, weight: Tensor, variance: Tensor, upper: Tensor) -> Tensor:

@@ -64,6 +64,12 @@ class PerturbationRanges:
                 )
         if not self.blur_sigma[0] > 0:
             raise UserError(f"blur_sigma is {self.blur_sigma}", "perturbation ranges", "start above 0")
+        if not 0 < self.erase_area[0] <= self.erase_area[1] <= 1:
+            raise UserError(
+                f"erase_area is {self.erase_area}",
+                "perturbation ranges",
+                "give shares of the image in (0, 1]",
+            )
         if not 0 < self.erase_aspect <= 1:
             raise UserError(
                 f"erase_aspect is {self.erase_aspect}", "perturbation ranges", "choose from (0, 1]"
@@ -89,7 +95,7 @@ def perturb_structure(
     """Perturb each image with some probability by one operation, drawn uniformly. The input is never changed.
 
     Args:
-        images: uint8 RGB ``[n, 3, H, W]``.
+        images: RGB ``[n, 3, H, W]``, uint8, or float32 in [0, 255].
         draws: ``[n, DRAWS]`` uniform in [0, 1), a row for each image, on the host. What an image does not need is
             thrown away, so no draw depends on the outcome of another.
         probability: xi.
@@ -104,7 +110,7 @@ def perturb_structure(
     codes = np.array([OPERATIONS.index(name) for name in operations])
     chosen = codes[(draws[:, _OPERATION] * len(codes)).astype(np.int64)]
     operation = np.where(hit, chosen, -1)
-    view = images.to(torch.float32)
+    view = images.to(torch.float32, copy=True)
     for code, name in enumerate(OPERATIONS):
         rows = np.flatnonzero(operation == code)
         if len(rows):

@@ -47,9 +47,12 @@ class FoldResult(NamedTuple):
 
 
 def as_array(values: ArrayLike) -> NDArray[Any]:
-    """NumPy view of an array, a list or a torch tensor on any device, with or without a graph."""
+    """NumPy view of an array, a list or a torch tensor of any type on any device, with or without a graph."""
     detach = getattr(values, "detach", None)
-    return np.asarray(values if detach is None else detach().cpu().numpy())
+    if detach is None:
+        return np.asarray(values)
+    tensor = detach().cpu()
+    return np.asarray(tensor.float().numpy() if str(tensor.dtype) == "torch.bfloat16" else tensor.numpy())
 
 
 def check_scores(scores: ArrayLike, same: ArrayLike) -> tuple[NDArray[Any], Bools]:
@@ -182,13 +185,17 @@ def kfold(scores: ArrayLike, same: ArrayLike, folds: ArrayLike) -> FoldResult:
     Args:
         scores: ``[m]``, higher means more alike.
         same: ``[m]``, true for genuine pairs.
-        folds: integers ``[m]``, the fold of each pair; any labels.
+        folds: integers ``[m]``, the fold of each pair, any labels; or a number of folds, which are then
+            consecutive parts of the pairs, as the field's lists lay them out.
 
     Raises:
         ValueError: fewer than two folds, or a fold whose complement lacks genuine or impostor pairs.
     """
     values, labels = check_scores(scores, same)
-    names, fold = np.unique(as_array(folds), return_inverse=True)
+    given = as_array(folds)
+    if given.ndim == 0:
+        given = np.arange(len(values)) * int(given) // len(values)
+    names, fold = np.unique(given, return_inverse=True)
     if fold.shape != labels.shape:
         raise ValueError(f"folds {fold.shape} must name one fold for each of the {len(labels)} pairs")
     if len(names) < 2:

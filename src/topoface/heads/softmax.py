@@ -4,10 +4,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, normalize
+from torch.nn.functional import linear
 
 from topoface.errors import UserError
 from topoface.functional import margin as margins
+from topoface.functional.directions import unit_rows
 from topoface.functional.draws import generator
 from topoface.functional.softmax import negative_log_likelihood, rest_of, row_entropy
 from topoface.heads.head import MARGIN_STATISTICS, ClassStatistics, StatisticsRequest
@@ -60,7 +61,7 @@ class Softmax(nn.Module):
         """See :class:`topoface.heads.head.Head`."""
         with torch.autocast(embeddings.device.type, enabled=False):
             wide = embeddings.float() if embeddings.dtype in (torch.float16, torch.bfloat16) else embeddings
-            logits = self.scale * linear(normalize(wide), normalize(self.weight.to(wide.dtype)))
+            logits = self.scale * linear(unit_rows(wide), unit_rows(self.weight.to(wide.dtype)))
             cosine = logits.gather(1, labels[:, None])[:, 0] / self.scale
             margined = self.margin(cosine, shift)
             if self.margin_gradient == "straight":

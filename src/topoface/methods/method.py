@@ -92,7 +92,10 @@ class Method(nn.Module):
         """Runs after the optimizer step, without gradient."""
 
     def log_values(self) -> Mapping[str, Tensor | float]:
-        """Named scalars of the last step; read only when a line of the log is written."""
+        """Named scalars, or short lists as 1-d tensors, of the last step; read only when a line of the log is written.
+
+        Every rank is asked at the same steps and must give the same names; scalars are averaged over the ranks.
+        """
         return {}
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -145,7 +146,7 @@ def _train_steps(run: Run, run_dir: Path, judge: Judge, line: ProgressLine) -> b
     return False
 
 
-def _log_values(run: Run, update: Update, images_per_s: float) -> dict[str, float]:
+def _log_values(run: Run, update: Update, images_per_s: float) -> dict[str, Any]:
     """One line of metrics.jsonl; the only place of the loop that reads more than a flag back from the device."""
     terms = mean_over_ranks(torch.stack(list(update.terms.values())))
     stats = update.state.stats
@@ -155,13 +156,21 @@ def _log_values(run: Run, update: Update, images_per_s: float) -> dict[str, floa
         "entropy_nats": stats.entropy,
     }
     means = mean_over_ranks(torch.stack([value.detach().mean() for value in watched.values()]))
-    values = {"epoch": run.step / run.steps_per_epoch, "lr": update.lr, "images_per_s": images_per_s}
+    values: dict[str, Any] = {
+        "epoch": run.step / run.steps_per_epoch,
+        "lr": update.lr,
+        "images_per_s": images_per_s,
+    }
     values |= {f"norm/{name}": norm.item() for name, norm in update.norms.items()}
     values["loss"] = terms.sum().item()
     values |= {f"loss/{name}": term.item() for name, term in zip(update.terms, terms, strict=True)}
     values |= {f"class/{name}": mean.item() for name, mean in zip(watched, means, strict=True)}
     for method in run.hooks.logging:
-        values |= {f"{type(method).__name__}/{name}": float(v) for name, v in method.log_values().items()}
+        for name, value in method.log_values().items():
+            figure = torch.as_tensor(value, device=run.device)
+            key = f"{type(method).__name__}/{name}"
+            # lists, of sample numbers for instance, are this rank's
+            values[key] = mean_over_ranks(figure.double()).item() if figure.ndim == 0 else figure.tolist()
     return values
 
 

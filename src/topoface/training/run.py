@@ -95,8 +95,6 @@ def build_run(recipe: Recipe, device: torch.device) -> Run:
     source = open_source(recipe.data.train)
     order = _order(recipe, source)
     model = build_fresh_model(recipe).to(device)
-    if recipe.model.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if world_size() > 1 and recipe.model.sync_batchnorm:
         synchronise_batchnorm(model)
     head = build(recipe.head, "head", recipe.model.dimension, source.identities, seed=seed).to(device)
@@ -123,6 +121,12 @@ def build_run(recipe: Recipe, device: torch.device) -> Run:
     )
     if recipe.model.compile:
         model.backbone.compile()
+    if batch_share(recipe) < 2:
+        raise UserError(
+            "leaves one image to each process and micro-batch",
+            "training.batch_size",
+            "batch normalisation needs two: enlarge it",
+        )
     total_steps = recipe.training.steps or round(recipe.training.epochs * order.steps_per_epoch)
     return Run(
         recipe=recipe,
@@ -141,6 +145,11 @@ def build_run(recipe: Recipe, device: torch.device) -> Run:
     )
 
 
+def batch_share(recipe: Recipe) -> int:
+    """Images of one micro-batch on one process."""
+    return recipe.training.batch_size // (world_size() * recipe.training.accumulation)
+
+
 def build_fresh_model(recipe: Recipe) -> EmbeddingModel:
     """The untrained model of a recipe: a pure function of it."""
     model = build_model(
@@ -151,6 +160,7 @@ def build_fresh_model(recipe: Recipe) -> EmbeddingModel:
         seed=recipe.training.seed,
     )
     model.precision = recipe.model.precision
+    model.set_channels_last(recipe.model.channels_last)
     return model
 
 

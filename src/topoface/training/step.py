@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from topoface.data.batch import Batch
+from topoface.errors import UserError
 from topoface.heads.head import ClassStatistics, StatisticsRequest
 from topoface.methods.method import Method, StepState, with_hook
 
@@ -30,7 +31,16 @@ class Hooks:
 
     @classmethod
     def of(cls, methods: nn.ModuleList) -> "Hooks":
-        """Sort the methods of a recipe, in recipe order, by the hooks they override."""
+        """Sort the methods of a recipe, in recipe order, by the hooks they override.
+
+        Raises:
+            UserError: two methods of one class: their terms and figures would have one name.
+        """
+        names = [type(method).__name__ for method in methods]
+        if len(set(names)) < len(names):
+            raise UserError(
+                f"{max(names, key=names.count)} stands there twice", "methods", "give each method once"
+            )
         weighing = with_hook(methods, "sample_weight")
         return cls(
             logging=with_hook(methods, "log_values"),

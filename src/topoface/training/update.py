@@ -79,13 +79,13 @@ def optimizer_step(run: Run, micro_batches: Iterator[Batch], run_dir: Path) -> U
 def _clip(run: Run) -> dict[str, Tensor]:
     """Clip the gradients as the recipe says; returns their norms before."""
     config = run.recipe.optimizer
-    modules: dict[str, nn.Module] = {"model": run.model, "head": run.head}
-    norms = {
-        name: nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
-        for name, module in modules.items()
+    modules: dict[str, nn.Module] = {"model": run.model, "head": run.head, "methods": run.methods}
+    gradients = {
+        name: [p.grad for p in module.parameters() if p.grad is not None] for name, module in modules.items()
     }
+    norms = {name: nn.utils.get_total_norm(some) for name, some in gradients.items() if some}
     if config.clip_norm is not None:
-        clipped = list(modules) if config.clip_head else ["model"]
+        clipped = ["model", "head"] if config.clip_head else ["model"]
         total = torch.stack([norms[name] for name in clipped]).norm()
         parameters = [p for name in clipped for p in modules[name].parameters()]
         nn.utils.clip_grads_with_norm_(parameters, config.clip_norm, total)

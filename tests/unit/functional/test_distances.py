@@ -156,3 +156,12 @@ def test_autocast_and_reduced_matrix_precision_do_not_reach_the_keys():
 @pytest.mark.parametrize("n", [0, 1])
 def test_no_point_and_one_point(n):
     assert squared_distances(torch.zeros(n, 4)).tolist() == [[0.0]] * n
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_equal_lengths_on_a_grid_stay_ties_in_float64(seed):
+    rng = np.random.default_rng(seed)
+    n, width = int(rng.integers(3, 60)), int(rng.integers(1, 40))
+    points = torch.from_numpy(rng.integers(-3, 4, (n, width)) * 2.0 ** rng.integers(-5, 3) + 100)
+    exact = (points[:, None] - points[None]).square().sum(-1)
+    assert torch.equal(squared_distances(points), exact)

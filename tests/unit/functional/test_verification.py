@@ -209,3 +209,10 @@ def test_unusable_folds_are_refused_with_a_remedy(folds, message):
 def test_a_far_outside_0_to_1_is_refused(far):
     with pytest.raises(ValueError, match="between 0 and 1"):
         tar_at_far([0.1, 0.2], [1, 0], far)
+
+
+def test_a_number_of_folds_means_consecutive_parts() -> None:
+    rng = np.random.default_rng(0)
+    scores, same = rng.normal(size=40), np.tile([True, False], 20)
+    folds = np.repeat(np.arange(4), 10)
+    assert kfold_accuracy(scores, same, 4)[1].tolist() == kfold_accuracy(scores, same, folds)[1].tolist()

@@ -15,7 +15,7 @@ from topoface.functional.draws import SampleDraws
 from topoface.heads import ArcFace, ClassStatistics
 from topoface.methods import RunFacts, StepState, TopoFR
 from topoface.methods import topofr as module
-from topoface.methods.topofr import Alignment, Damage, Perturbation
+from topoface.methods.topofr_settings import Alignment, Damage, Perturbation
 from topoface.recipe import Component
 from topoface.recipe.components import build
 from topoface.training.step import Hooks, forward_step
@@ -239,24 +239,75 @@ def test_cap_and_mean_normalisation_bound_the_weights() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "facts", "message"),
+    ("init_args", "message"),
     [
-        ({"rsp": Perturbation(xi=1.5)}, FACTS, "rsp.xi is 1.5"),
-        ({"isa": Alignment(ratio=-1.0)}, FACTS, "negative"),
-        (
-            {"isa": Alignment(latent="raw", norm="none")},
-            dataclasses.replace(FACTS, trainable_embedding_scale=False),
-            "model.trainable_scale=true",
-        ),
-        ({"sde": Damage(focal="gate", gradient="focal")}, FACTS, "sde.gradient=none"),
-        ({"sde": Damage(fit="release", lag=1)}, FACTS, "another sde.fit"),
+        ({"rsp": {"xi": 1.5}}, "rsp.xi: is 1.5"),
+        ({"rsp": {"operations": []}}, "rsp.operations"),
+        ({"rsp": {"ranges": {"erase_area": [-1, -0.5]}}}, "erase_area"),
+        ({"isa": {"ratio": -1.0}}, "isa.ratio: is -1"),
+        ({"isa": {"alpha": float("nan")}}, "isa.alpha: is nan"),
+        ({"isa": {"latent": "raw", "norm": "none"}}, "model.trainable_scale=true"),
+        ({"isa": {"latent": "learned"}}, "has no scale to learn"),
+        ({"sde": {"focal": "gate", "gradient": "focal"}}, "use gradient none"),
+        ({"sde": {"focal": "off", "gradient": "focal"}}, "use gradient none"),
+        ({"sde": {"fit": "release", "lag": 1}}, "no lag"),
+        ({"sde": {"fit": "online", "support": "logC"}}, "no support logC"),
+        ({"sde": {"cap": -1.0}}, "sde.cap: is -1"),
+        ({"sde": {"iterations": 0}}, "sde.iterations: is 0"),
     ],
 )
-def test_impossible_settings_are_refused_when_built(
-    settings: dict[str, Any], facts: RunFacts, message: str
-) -> None:
-    with pytest.raises(UserError, match=message):
-        TopoFR(facts, **settings)
+def test_impossible_settings_are_refused_when_built(init_args: dict[str, Any], message: str) -> None:
+    facts = dataclasses.replace(FACTS, trainable_embedding_scale=False)
+    with pytest.raises(UserError, match=message) as caught:
+        build(Component(class_path="TopoFR", init_args=init_args), "methods.0", facts)
+    assert str(caught.value).startswith("methods.0.init_args")
+
+
+@pytest.mark.parametrize("mode", ["fixed", "ratio"])
+def test_alpha_zero_switches_the_alignment_off_in_both_modes(mode: str) -> None:
+    method = TopoFR(FACTS, isa=Alignment(alpha=0.0, alpha_mode=mode))  # type: ignore[arg-type]
+    terms, _ = run_step(method)
+    assert terms.keys() == {"class"}
+
+
+def test_no_gradient_passes_the_weight_unless_asked_for_whatever_the_head_attaches() -> None:
+    log_p = torch.full((n,), -1.0, requires_grad=True)
+    stats = ClassStatistics(
+        loss=-log_p, target_log_probability=log_p, entropy=-log_p, target_cosine=log_p.detach()
+    )
+    weight = TopoFR(FACTS).sample_weight(stats)
+    assert weight is not None
+    assert not weight.requires_grad
+    focal = TopoFR(FACTS, sde=Damage(gradient="focal")).sample_weight(stats)
+    assert focal is not None
+    assert focal.requires_grad
+
+
+def test_the_online_fit_starts_from_a_batch_and_then_remembers() -> None:
+    rng = np.random.default_rng(0)
+    planted = np.where(
+        rng.random((60, 256)) < 0.8, np.abs(rng.normal(0, 0.2, (60, 256))), rng.uniform(0, 3, (60, 256))
+    )
+    state = torch.full((3,), torch.nan, dtype=torch.float64)
+    for row in planted:
+        fit, state = module.update_mixture(torch.from_numpy(row), state)
+    whole = module.fit_mixture(torch.from_numpy(planted.reshape(-1)))
+    assert fit.weight == pytest.approx(float(whole.weight), abs=0.05)
+    assert fit.variance == pytest.approx(float(whole.variance), rel=0.2)
+    method = TopoFR(FACTS, sde=Damage(fit="online"))
+    terms, _ = run_step(method)
+    assert terms["class"].isfinite()
+    assert not method.mixture.isnan().any()
+
+
+def test_the_log_names_the_hardest_samples() -> None:
+    method = TopoFR(FACTS)
+    run_step(method)
+    values = method.log_values()
+    indices, labels = values["hardest_indices"], values["hardest_labels"]
+    assert isinstance(indices, Tensor)
+    assert isinstance(labels, Tensor)
+    assert torch.equal(make_batch().labels[indices], labels)
 
 
 def test_the_learned_scale_is_a_parameter_that_the_alignment_moves() -> None:

@@ -12,7 +12,7 @@ import torch
 
 from tests.unit.training.tiny import tiny_recipe
 from topoface.errors import UserError
-from topoface.methods import Method, StepState
+from topoface.methods import Method, RunFacts, StepState
 from topoface.models import load
 from topoface.recipe import ScheduleConfig
 from topoface.recipe.files import load_recipe
@@ -64,6 +64,24 @@ def test_the_divergence_guard_stops_before_the_state_is_poisoned(tmp_path: Path)
     facts = json.loads((tmp_path / "broken" / "divergence.json").read_text())
     assert facts["step"] == 4
     assert len(facts["indices"]) == 8
+
+
+def test_the_guard_watches_the_parameters_of_methods_too(tmp_path: Path) -> None:
+    recipe = tiny_recipe(methods=[{"class_path": f"{__name__}.Steep"}], training={"checkpoint_every": 1})
+    with pytest.raises(UserError, match="step 2: gradient of the methods is not finite"):
+        train(recipe, run_dir=tmp_path / "run", quiet=True)
+    state = load_newest(tmp_path / "run" / "checkpoints", print)
+    assert state is not None
+    assert state["step"] == 2
+    assert state["methods"]["0.weight"].isfinite()
+
+
+def test_one_method_twice_and_one_image_a_micro_batch_are_refused() -> None:
+    twice = tiny_recipe(methods=[{"class_path": "TopoFR"}, {"class_path": "TopoFR"}])
+    with pytest.raises(UserError, match="TopoFR stands there twice"):
+        build_run(twice, torch.device("cpu"))
+    with pytest.raises(UserError, match="batch normalisation needs two"):
+        build_run(tiny_recipe(methods=[], training={"accumulation": 8}), torch.device("cpu"))
 
 
 def test_ctrl_c_saves_and_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,6 +146,10 @@ def test_precision_and_layout_change_the_first_loss_within_rounding(
 ) -> None:
     def first_loss(**model: Any) -> float:
         run = build_run(tiny_recipe(methods=[], model=model), torch.device("cpu"))
+        kernel = next(p for p in run.model.parameters() if p.ndim == 4 and p.shape[1] > 1 and p.shape[2] > 1)
+        wanted = model.get("channels_last", True)
+        assert kernel.is_contiguous(memory_format=torch.channels_last) == wanted
+        assert run.model.precision == model.get("precision", "fp32")
         batch = next(iter(run.loader.batches(0, 1)))
         return forward_step(run.model, run.head, run.hooks, batch).total.item()
 
@@ -215,3 +237,14 @@ def test_two_protocols_of_one_name_are_refused(tmp_path: Path) -> None:
     recipe = tiny_recipe(evaluation={"pairs": [PAIRS, PAIRS]})
     with pytest.raises(UserError, match="two protocols are called"):
         train(recipe, run_dir=tmp_path / "run", quiet=True)
+
+
+class Steep(Method):
+    """A method whose penalty stays finite while the gradient of its parameter becomes infinite at step 2."""
+
+    def __init__(self, facts: RunFacts) -> None:
+        super().__init__(facts)
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+
+    def penalties(self, state: StepState) -> dict[str, torch.Tensor]:
+        return {"steep": self.weight.sqrt() if state.step == 2 else self.weight * 0}

@@ -59,7 +59,10 @@ RECIPES = {
         methods=[
             {
                 "class_path": "TopoFR",
-                "init_args": {"sde": {"lag": 1}, "isa": {"latent": "learned", "warmup_epochs": 0.0}},
+                "init_args": {
+                    "sde": {"lag": 1},
+                    "isa": {"latent": "learned", "norm": "pixel_range", "warmup_epochs": 0.0},
+                },
             }
         ],
         model={"dropout": 0.3},
