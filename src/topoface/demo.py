@@ -11,12 +11,12 @@ from topoface.recipe.files import load_recipe
 from topoface.training import RunResult, train
 from topoface.training.judging import report_is_possible
 
-TRAINING_FACES = "synthetic:?identities=240&images=12&seed=0"
+TRAINING_FACES = "synthetic:?identities=160&images=10&seed=0"
 UNSEEN_FACES = "synthetic:?identities=200&images=6&seed=0&first=100000&pairs=3000"
 OVERRIDES = (
     f"data.train={TRAINING_FACES}",
     f'evaluation.pairs=["{UNSEEN_FACES}"]',
-    "training.epochs=10",
+    "training.epochs=9",
     "training.batch_size=64",
 )
 MODELS = {"ArcFace": "arcface_small", "TopoFR": "topofr_small"}
