@@ -8,11 +8,13 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import topoface
-from topoface.errors import UserError
+from topoface.errors import UserError, missing_extra
+from topoface.files import write_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -162,14 +164,32 @@ def _train(arguments: argparse.Namespace) -> int:
         result = train(loaded.recipe, run_dir=run_dir, resume=arguments.resume, quiet=arguments.quiet)
     except UserError as error:
         raise loaded.blame(error) from error
-    if result.evaluations:  # the first of several processes only
-        _print_figures(result.evaluations)
-    return 130 if result.interrupted else 0
+    if result.interrupted:
+        print(f"continue with the same command and --resume (run directory {run_dir})", file=sys.stderr)
+        return 130
+    if result.judged is not None:  # the first of several processes
+        if result.evaluations:
+            _print_figures(result.evaluations)
+        else:
+            print("not judged: name verification pairs with evaluation.pairs=[...]")
+        _print_places(run_dir)
+    return 0
+
+
+def _print_places(run_dir: Path) -> None:
+    for what, path in (("model", run_dir / "model"), ("report", run_dir / "report.html")):
+        if path.exists():
+            print(f"{what}: {path}")
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.bootstrap < 0:
         raise UserError(f"is {arguments.bootstrap}", "--bootstrap", "give 0 for none, or more")
+    for out in (arguments.json, arguments.report):
+        if out and not out.resolve().parent.is_dir():
+            raise UserError("is in no folder that exists", str(out), "make the folder first")
+    if arguments.report and not (find_spec("jinja2") and find_spec("matplotlib")):
+        raise missing_extra("matplotlib", "report", "--report")
     from topoface.evaluation import open_protocol, verify
     from topoface.models import load
 
@@ -185,7 +205,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             )
     _print_figures(results)
     if arguments.json:
-        _write(arguments.json, json.dumps([result.to_json() for result in results], indent=1))
+        write_text(arguments.json, json.dumps([result.to_json() for result in results], indent=1))
     if arguments.report:
         from topoface.evaluation.report import ModelEntry, ReportInput, write_report
 
@@ -198,15 +218,6 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             ),
         )
     return 0
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(
-            f"cannot be written ({error.strerror})", str(path), "give a file in a folder that exists"
-        ) from error
 
 
 def _show(bar: "Progress", task: "TaskID", done: int, total: int) -> None:
@@ -225,8 +236,7 @@ def _progress() -> "Progress":
 def _demo(arguments: argparse.Namespace) -> int:
     from topoface.demo import run_demo
 
-    run_demo(arguments.folder)
-    return 0
+    return 0 if run_demo(arguments.folder) else 130
 
 
 def _recipes(arguments: argparse.Namespace) -> int:

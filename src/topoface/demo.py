@@ -20,26 +20,32 @@ OVERRIDES = (
     "training.batch_size=64",
 )
 MODELS = {"ArcFace": "arcface_small", "TopoFR": "topofr_small"}
+OWN_FILES = {*MODELS, "report.html"}
 
 
-def run_demo(folder: Path) -> None:
+def run_demo(folder: Path) -> bool:
     """Train the small recipes of ArcFace and TopoFR on drawn faces, and compare them.
 
     Args:
-        folder: new; gets a run directory for each model and report.html about both.
+        folder: gets a run directory for each model and report.html about both; a demo that was stopped there goes on.
+
+    Returns:
+        False if CTRL-C stopped it.
 
     Raises:
-        UserError: the folder holds a run already, or cannot be written.
+        UserError: the folder holds something else, or cannot be written.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError("is not empty", str(folder), "delete it or give another --folder")
+    if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= OWN_FILES):
+        raise UserError("holds something else", str(folder), "give a new --folder")
     console = Console()
     runs: dict[str, RunResult] = {}
     for name, recipe in MODELS.items():
         console.rule(f"{name} ({len(runs) + 1} of {len(MODELS)})")
-        runs[name] = train(load_recipe(recipe, OVERRIDES), run_dir=folder / name)
+        run_dir = folder / name
+        runs[name] = train(load_recipe(recipe, OVERRIDES), run_dir=run_dir, resume=run_dir.exists())
         if runs[name].interrupted:
-            return
+            console.print("run the same command again to go on")
+            return False
     if report_is_possible():
         entries = [run.judged for run in runs.values() if run.judged is not None]
         content = ReportInput(
@@ -50,6 +56,7 @@ def run_demo(folder: Path) -> None:
         )
         write_report(folder / "report.html", content)
     _explain(console, runs, folder)
+    return True
 
 
 def _explain(console: Console, runs: dict[str, RunResult], folder: Path) -> None:

@@ -1,6 +1,7 @@
 """The demo at a tiny size, through the command line."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -35,5 +36,12 @@ def test_the_demo_trains_judges_and_explains(
     assert "ArcFace" in page
     assert "TopoFR" in page
     assert load(folder / "TopoFR" / "model").spec.dimension == 128
+    assert main(["demo", "--folder", str(folder)]) == 0, "a demo that is done only judges again"
+    (folder / "letters.txt").touch()
     assert main(["demo", "--folder", str(folder)]) == 2
-    assert "is not empty" in capsys.readouterr().err
+    assert "holds something else" in capsys.readouterr().err
+
+
+def test_a_demo_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "train", lambda *_, **__: SimpleNamespace(interrupted=True))
+    assert main(["demo", "--folder", str(tmp_path / "demo")]) == 130

@@ -117,6 +117,8 @@ def test_a_process_shows_no_traceback_and_no_usage(recipe: Path) -> None:
 class Result:
     """What train gives back."""
 
+    judged: None = None
+
     evaluations: list[Any] = []  # noqa: RUF012
 
     def __init__(self, interrupted: bool) -> None:
@@ -200,7 +202,7 @@ def test_the_arguments_of_a_class_are_listed(capsys: pytest.CaptureFixture[str])
         '  isa.form: paired | sorted | wasserstein1 | bottleneck | random = "paired"\n      What is compared'
         in text
     )
-    assert "presets: ours, paper, release" in text
+    assert "presets: ours, mild, paper, release" in text
 
 
 def test_a_class_beside_the_recipe_is_found(recipe: Path) -> None:
@@ -241,4 +243,4 @@ def test_evaluate_prints_figures_and_writes_json_and_report(
     assert (
         cli.main(["evaluate", str(tmp_path / "model"), protocol, "--bootstrap", "0", "--json", missing]) == 2
     )
-    assert f"{missing}: cannot be written (No such file or directory)" in capsys.readouterr().err
+    assert f"{missing}: is in no folder that exists" in capsys.readouterr().err

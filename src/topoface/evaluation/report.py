@@ -17,6 +17,7 @@ from topoface.errors import UserError, missing_extra
 from topoface.evaluation import plots
 from topoface.evaluation.images import Images
 from topoface.evaluation.verification import FARS, Figure, Verification, compare
+from topoface.files import write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 PAIRS_SHOWN = 6  # of each kind of error
@@ -108,9 +109,7 @@ def write_report(path: Path, content: ReportInput) -> None:
         real_faces=any(not v.protocol.synthetic for model in content.models for v in model.verifications),
         fars=FARS,
     )
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(page, encoding="utf-8")
-    beside.replace(path)
+    write_text(path, page)
 
 
 def _protocol_sections(models: Sequence[ModelEntry]) -> list[dict[str, Any]]:

@@ -153,7 +153,9 @@ def _read_settings(path: Path) -> dict[str, Any]:
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"cannot be read ({error.strerror})", str(path), "give a model directory") from error
+        inner = path.parent / "model"  # a run directory holds one
+        remedy = f"did you mean {inner}?" if (inner / SETTINGS).is_file() else "give a model directory"
+        raise UserError(f"cannot be read ({error.strerror})", str(path), remedy) from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"is no JSON ({error})", str(path), "copy the model again") from error
     if not isinstance(settings, dict) or settings.get("format") != _FORMAT:

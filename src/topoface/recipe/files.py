@@ -110,6 +110,8 @@ def merged_tree(path: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, An
     tree: Any = {}
     origins = {"": str(path)}
     for file, layer in _files(path):
+        if not layer:  # a file with nothing but base:, which an empty map would empty
+            continue
         layer = _spelled_out(layer)
         tree = merge(tree, layer)
         origins.update(dict.fromkeys(_paths(layer), str(file)))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from topoface.files import write_text
 from topoface.study.results import REPLICATES, Interval, RunFiles, compare, reading
 
 
@@ -16,8 +17,8 @@ def write_tables(
 ) -> None:
     """Write ``table.csv`` and ``table.md`` from the runs that are finished, however few."""
     finished = [run for run in runs if run.finished]
-    _replace(folder / "table.csv", _csv(finished))
-    _replace(folder / "table.md", _markdown(runs, finished, title, baseline, failed))
+    write_text(folder / "table.csv", _csv(finished))
+    write_text(folder / "table.md", _markdown(runs, finished, title, baseline, failed))
 
 
 def _csv(runs: Sequence[RunFiles]) -> str:
@@ -99,10 +100,3 @@ def _number(value: float, digits: int = 2) -> str:
 
 def _span(interval: Interval) -> str:
     return "" if math.isnan(interval[0]) else f"{100 * interval[0]:.2f} to {100 * interval[1]:.2f}"
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write beside and rename, so that a reader never sees half a table."""
-    beside = path.with_suffix(f"{path.suffix}.part")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)

@@ -1,17 +1,21 @@
 """Checkpoints: written beside and renamed, checked by a checksum, read without executing anything."""
 
+import errno
 import hashlib
 import json
 import os
 import pickle
 import re
+import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from topoface.errors import UserError
+from topoface.files import write_text
 
 State = dict[str, Any]
 _NAME = re.compile(r"step_(\d{9})\.pt")
@@ -36,10 +40,13 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any], *, keep_l
             os.fsync(file.fileno())
         write_text(path.with_suffix(".sha256"), _digest(partial))
         partial.replace(path)
-    except (OSError, RuntimeError) as error:  # torch wraps a failed write into RuntimeError
-        partial.unlink(missing_ok=True)
+    except (OSError, RuntimeError) as error:  # torch turns a failed write into a RuntimeError about positions
+        full = getattr(error, "errno", None) == errno.ENOSPC or _is_full(folder)
+        with suppress(OSError):
+            partial.unlink()
+        reason = "the disk is full" if full else getattr(error, "strerror", None) or str(error).split("\n")[0]
         raise UserError(
-            f"cannot be written ({error.__cause__ or error})".split("\n")[0],
+            f"cannot be written: {reason}",
             f"checkpoint {path}",
             "make room or choose another --run-dir; the checkpoints before it are intact",
         ) from error
@@ -49,17 +56,11 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any], *, keep_l
     return path
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a small text file beside its final name and rename it."""
-    partial = path.with_name(path.name + ".partial")
+def _is_full(folder: Path) -> bool:
     try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(
-            f"cannot be written ({error.strerror})", str(path), "make room or check the rights"
-        ) from error
+        return shutil.disk_usage(folder).free < 2**20
+    except OSError:
+        return False
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -85,7 +86,9 @@ def load_newest(folder: Path, say: Callable[[str], None]) -> State | None:
             say(f"{error}")
     if found:
         raise UserError(
-            "all checkpoints are damaged", str(folder), "delete the folder to start anew, or restore a copy"
+            "no checkpoint can be used (see above)",
+            str(folder),
+            "restore a copy, or train into another --run-dir",
         )
     return None
 
@@ -97,6 +100,8 @@ def _load(path: Path) -> State:
         UserError: missing checksum, wrong checksum, or not a checkpoint.
     """
     checksum = path.with_suffix(".sha256")
+    if not checksum.exists():
+        raise UserError(f"has no {checksum.name} beside it", f"checkpoint {path}", "copy that file too")
     try:
         if checksum.read_text(encoding="utf-8") != _digest(path):
             raise UserError(

@@ -10,13 +10,13 @@ import torch
 from topoface.errors import UserError
 from topoface.evaluation import PairProtocol, Verification, open_protocol, verify
 from topoface.evaluation.report import ModelEntry, ReportInput, TopologySnapshot, write_report
+from topoface.files import write_text
 from topoface.functional.alignment import structure_report
 from topoface.functional.distances import pixel_distances, pixel_squared_distances, squared_distances
 from topoface.functional.persistence import h0_deaths
 from topoface.models import EmbeddingModel, save
 from topoface.recipe import Recipe
 from topoface.recipe.files import dump_recipe
-from topoface.training.checkpoint import write_text
 from topoface.training.run import Run, build_fresh_model, versions
 
 TOPOLOGY_IMAGES = 128

@@ -15,10 +15,11 @@ import torch
 from topoface.errors import UserError
 from topoface.evaluation import Verification
 from topoface.evaluation.report import ModelEntry
+from topoface.files import write_text
 from topoface.functional.collectives import mean_over_ranks, world_size
 from topoface.recipe import Recipe
 from topoface.recipe.files import dump_recipe
-from topoface.training.checkpoint import load_newest, require_same, save_checkpoint, write_text
+from topoface.training.checkpoint import load_newest, require_same, save_checkpoint
 from topoface.training.distributed import (
     all_ranks_agree,
     choose_device,
@@ -70,7 +71,7 @@ def train(recipe: Recipe, *, run_dir: Path, resume: bool = False, quiet: bool = 
             saved before stays loadable.
     """
     device = choose_device(recipe.training.device)
-    with process_group(device), _full_disk_is_a_user_error(run_dir):
+    with process_group(device), _disk_errors_are_user_errors(run_dir):
         judge = Judge(recipe)  # opens the protocols: a wrong path must not show after hours of training
         run = build_run(recipe, device)
         checkpoint_dir = run_dir / "checkpoints"
@@ -80,14 +81,17 @@ def train(recipe: Recipe, *, run_dir: Path, resume: bool = False, quiet: bool = 
                 str(run_dir),
                 "add --resume to continue it, or choose another --run-dir",
             )
+        if is_main():
+            _make_folder(run_dir)
         with ProgressLine(run.total_steps, shown=is_main() and not quiet, speaks=is_main()) as line:
             line.say(_greeting(run))
             if not report_is_possible():
                 line.say("there will be no report.html: for it, pip install 'topoface[report]'")
             if resume:
                 _restore(run, checkpoint_dir, line)
+                line.show(run.step)
             if is_main():
-                _start_folder(run, run_dir)
+                write_text(run_dir / "recipe.yaml", dump_recipe(recipe))
             wait_for_all()
             started = time.perf_counter()
             interrupted = _train_steps(run, run_dir, judge, line)
@@ -130,9 +134,7 @@ def _train_steps(run: Run, run_dir: Path, judge: Judge, line: ProgressLine) -> b
                 if stop or run.step % config.checkpoint_every == 0 or run.step == run.total_steps:
                     _save(run, checkpoint_dir)
                 if stop:
-                    line.say(
-                        f"stopped at step {run.step} and saved; continue with the same command and --resume"
-                    )
+                    line.say(f"stopped at step {run.step} and saved")
                     return True
                 if is_main() and judge.is_due(run):
                     figures = judge.interim(run)
@@ -192,14 +194,14 @@ def _restore(run: Run, checkpoint_dir: Path, line: ProgressLine) -> None:
     )
 
 
-def _start_folder(run: Run, run_dir: Path) -> None:
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot be made ({error.strerror})", str(run_dir), "choose another --run-dir"
-        ) from error
-    write_text(run_dir / "recipe.yaml", dump_recipe(run.recipe))
+def _make_folder(run_dir: Path) -> None:
+    """Make the folders that a run writes to, before hours are spent."""
+    for folder in (run_dir, run_dir / "checkpoints"):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = error.strerror or "in the way"
+            raise UserError(f"cannot be made ({reason})", str(folder), "choose another --run-dir") from error
 
 
 def _open_sinks(run: Run, run_dir: Path) -> list[MetricSink]:
@@ -221,15 +223,18 @@ def _greeting(run: Run) -> str:
 
 
 @contextmanager
-def _full_disk_is_a_user_error(run_dir: Path) -> Iterator[None]:
-    """Metrics, scores and events are appended by libraries that know nothing of UserError."""
+def _disk_errors_are_user_errors(run_dir: Path) -> Iterator[None]:
+    """Metrics, scores and events are written by libraries that know nothing of UserError."""
     try:
         yield
+    except ConnectionError:  # of another process of the group
+        raise
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise UserError(
-            "the disk is full", str(run_dir), "make room and continue with the same command and --resume"
+            "the disk is full" if full else f"cannot be used ({error.strerror})",
+            str(error.filename or run_dir),
+            "make room or check the rights, and continue with the same command and --resume",
         ) from error
 
 

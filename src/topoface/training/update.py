@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from topoface.data import Batch
 from topoface.errors import UserError
+from topoface.files import write_text
 from topoface.methods.method import StepState
-from topoface.training.checkpoint import write_text
+from topoface.training.checkpoint import checkpoints
 from topoface.training.distributed import all_ranks_agree, average_gradients, is_main, without_sync
 from topoface.training.optimizer import set_learning_rate
 from topoface.training.run import Run, step_randomness
@@ -100,9 +101,13 @@ def _divergence(run: Run, update: Update, indices: Tensor, run_dir: Path) -> Use
         facts = {"step": run.step, "lr": update.lr, "values": values, "indices": indices.tolist()}
         write_text(run_dir / "divergence.json", json.dumps(facts, indent=1))
     bad = [name for name, value in figures.items() if not value.isfinite()] or ["a term on another rank"]
+    kept = run_dir / "checkpoints"
+    last_good = (
+        f"the last good checkpoint is in {kept}" if checkpoints(kept) else "there is no checkpoint yet"
+    )
     norms = ", ".join(f"{name} {value.item():.3g}" for name, value in update.norms.items())
     return UserError(
-        f"{' and '.join(bad)} is not finite (gradient norms: {norms}; learning rate {update.lr:.3g})",
+        f"not finite: {', '.join(bad)} (gradient norms: {norms}; learning rate {update.lr:.3g})",
         f"step {run.step}",
-        f"the last good checkpoint is in {run_dir / 'checkpoints'}, the batch in divergence.json; lower optimizer.lr",
+        f"{last_good}, the batch is in divergence.json; lower optimizer.lr",
     )

@@ -317,3 +317,9 @@ def test_reading_recipes_needs_neither_torch_nor_numpy() -> None:
         "sys.exit(any(name in sys.modules for name in ('torch', 'numpy')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_file_with_nothing_but_its_base_is_the_base(tmp_path: Path) -> None:
+    only = tmp_path / "only.yaml"
+    only.write_text("base: arcface_small\n")
+    assert load_recipe(only) == load_recipe("arcface_small")

@@ -54,7 +54,8 @@ def test_the_divergence_guard_stops_before_the_state_is_poisoned(tmp_path: Path)
     train(recipe, run_dir=tmp_path / "run", quiet=True)
     broken = tiny_recipe(methods=[{"class_path": f"{__name__}.Exploding"}])
     with pytest.raises(
-        UserError, match=r"step 4: Exploding/boom .*not finite.*gradient norms.*learning rate"
+        UserError,
+        match=r"step 4: not finite: Exploding/boom.*gradient norms.*learning rate.*last good checkpoint",
     ):
         train(broken, run_dir=tmp_path / "broken", quiet=True)
     state = load_newest(tmp_path / "broken" / "checkpoints", print)
@@ -68,7 +69,7 @@ def test_the_divergence_guard_stops_before_the_state_is_poisoned(tmp_path: Path)
 
 def test_the_guard_watches_the_parameters_of_methods_too(tmp_path: Path) -> None:
     recipe = tiny_recipe(methods=[{"class_path": f"{__name__}.Steep"}], training={"checkpoint_every": 1})
-    with pytest.raises(UserError, match="step 2: gradient of the methods is not finite"):
+    with pytest.raises(UserError, match="step 2: not finite: gradient of the methods"):
         train(recipe, run_dir=tmp_path / "run", quiet=True)
     state = load_newest(tmp_path / "run" / "checkpoints", print)
     assert state is not None
@@ -231,6 +232,21 @@ def test_a_disk_that_fills_while_the_log_is_written_is_one_line(
     monkeypatch.setattr(loop.JsonLines, "write", full)
     with pytest.raises(UserError, match=r"disk is full.*--resume"):
         train(tiny_recipe(methods=[]), run_dir=tmp_path / "run", quiet=True)
+
+
+@pytest.mark.parametrize("blocked", ["", "checkpoints", "metrics.jsonl", "recipe.yaml"])
+def test_a_run_folder_that_cannot_be_used_is_one_line(blocked: str, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    obstacle = run_dir / blocked if blocked else run_dir
+    obstacle.parent.mkdir(exist_ok=True)
+    if blocked in ("", "checkpoints"):
+        obstacle.touch()  # a file where a folder has to be
+    else:
+        obstacle.mkdir()
+        (obstacle / "something").touch()
+    with pytest.raises(UserError, match="cannot be") as caught:
+        train(tiny_recipe(methods=[]), run_dir=run_dir, quiet=True)
+    assert "\n" not in str(caught.value)
 
 
 def test_two_protocols_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -149,6 +149,6 @@ def test_a_full_disk_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.Mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(UserError, match=r"No space left.*make room"):
+    with pytest.raises(UserError, match=r"disk is full.*make room"):
         train(recipe, run_dir=tmp_path / "run", quiet=True)
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
