@@ -111,7 +111,7 @@ def test_building_leaves_recipe_and_preset_as_they_were() -> None:
         (component("ArcFace", continuation="linar"), "linear | insightface | wrap is expected; did you mean linear?"),
         (component("ArcFace", seed=3), "methods.0.init_args.seed: unknown key; keys here: "),
         (component("ArcFace", "ours"), "methods.0.preset: ArcFace has no preset 'ours'; leave it out"),
-        (component("TopoFR", "our"), "methods.0.preset: TopoFR has no preset 'our'; give one of: ours, paper, release"),
+        (component("TopoFR", "our"), "methods.0.preset: TopoFR has no preset 'our'; give one of: ours, mild, paper, release"),
         (component("TopoFR", isa={"alpa": 1}), "methods.0.init_args.isa.alpa: unknown key; did you mean methods.0.init_args.isa.alpha?"),
         (component("TopoFR", isa={"form": "sort"}), 'methods.0.init_args.isa.form: found "sort" where paired | sorted'),
         (component("TopoFR", sde={"focal": True}), "methods.0.init_args.sde.focal: found true where on | off | gate"),
