@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from topoface.data.decode import FACE_SHAPE
 from topoface.data.source import Source, spread
 
 _SAMPLED_IMAGES = 128
@@ -69,6 +70,12 @@ def describe_source(source: Source) -> SourceInfo:
     present = counts[counts > 0]
     sizes = Counter(source[i][0].shape[:2] for i in spread(len(source), _SAMPLED_IMAGES))
     powers = Counter(count.bit_length() for count in present.tolist())
+    notes = source.notes
+    unfit = sum(count for size, count in sizes.items() if size != FACE_SHAPE[:2])
+    if unfit:
+        notes += (
+            f"{unfit} of {sizes.total()} images looked at are not 112 x 112: training needs aligned faces",
+        )
     return SourceInfo(
         uri=source.uri,
         images=len(source),
@@ -82,7 +89,7 @@ def describe_source(source: Source) -> SourceInfo:
         histogram=tuple((2 ** (bits - 1), 2**bits - 1, count) for bits, count in sorted(powers.items())),
         sizes=tuple((height, width, count) for (height, width), count in sizes.most_common()),
         empty_identities=len(counts) - len(present),
-        notes=source.notes,
+        notes=notes,
         fingerprint=source.fingerprint(),
     )
 

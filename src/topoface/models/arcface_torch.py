@@ -82,6 +82,8 @@ def _damage(path: Path) -> str | None:
 
 def _state_dict(content: Any, where: str) -> dict[str, Tensor]:
     """Tensors by their bare names."""
+    if isinstance(content, dict) and {"optimizer", "identity", "step"} <= content.keys():
+        raise UserError("is a checkpoint to resume from", where, "give the folder named model of its run")
     for wrapper in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]

@@ -58,9 +58,11 @@ def check(component: Component, where: str) -> None:
         where: its dotted path, ``head`` or ``methods.0``.
 
     Raises:
-        UserError: unknown class or preset; unknown, missing or ill-typed argument.
+        UserError: unknown class or preset; a head among the methods or the other way round; unknown,
+            missing or ill-typed argument.
     """
     cls = resolve(component.class_path, f"{where}.class_path")
+    _require_role(cls, where)
     _checked_arguments(component, cls, where, positional=_from_the_trainer(cls))
 
 
@@ -84,6 +86,7 @@ def build(component: Component, where: str, *args: object, **runtime: object) ->
         UserError: like :func:`check`, and what the class itself refuses.
     """
     cls = resolve(component.class_path, f"{where}.class_path")
+    _require_role(cls, where)
     values = _checked_arguments(component, cls, where, positional=len(args), skip=runtime)
     try:
         inspect.signature(cls).bind(*args, **runtime, **values)
@@ -137,11 +140,25 @@ def _preset(component: Component, cls: type, where: str) -> dict[str, Any]:
     return presets[component.preset]
 
 
+def _require_role(cls: type, where: str) -> None:
+    """What stands under ``methods`` must be a method, and the head a module that is none."""
+    if where.startswith("methods") and not _derives(cls, "topoface.methods.method.Method"):
+        remedy = "derive it from topoface.methods.Method; a head stands under head"
+        raise UserError(f"{cls.__name__} is no method", f"{where}.class_path", remedy)
+    is_head = _derives(cls, "torch.nn.modules.module.Module") and _from_the_trainer(cls) == 2
+    if where == "head" and not is_head:
+        remedy = "give a torch.nn.Module that returns ClassStatistics; a method stands under methods"
+        raise UserError(f"{cls.__name__} is no head", f"{where}.class_path", remedy)
+
+
 def _from_the_trainer(cls: type) -> int:
     """How many leading arguments the trainer passes: ``facts`` to a method, two sizes to a head."""
-    # By name, so that this module stands below the methods and needs no torch.
-    is_method = any(f"{b.__module__}.{b.__name__}" == "topoface.methods.method.Method" for b in cls.__mro__)
-    return 1 if is_method else 2
+    return 1 if _derives(cls, "topoface.methods.method.Method") else 2
+
+
+def _derives(cls: type, base: str) -> bool:
+    """Whether a class of that name is among the bases: by name, so that this file needs neither torch nor methods."""
+    return any(f"{parent.__module__}.{parent.__name__}" == base for parent in cls.__mro__)
 
 
 def _classes_of(module: object) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pytest
+import torch
 
 from topoface.errors import UserError
 from topoface.heads import ArcFace
@@ -56,10 +57,11 @@ class MyMethod(Method):
             raise UserError(f"is {count}", "count", "give less")
 
 
-class NoHead:
+class NoHead(torch.nn.Module):
     """Does not take what a head is given."""
 
-    def __init__(self, embedding_dim: int) -> None: ...
+    def __init__(self, embedding_dim: int) -> None:
+        super().__init__()
 
 
 HERE = __name__
@@ -105,12 +107,12 @@ def test_building_leaves_recipe_and_preset_as_they_were() -> None:
         (component("topoface.heads.ArcFase"), "topoface.heads has no class 'ArcFase'; did you mean ArcFace?"),
         (component("json.dumps"), "json.dumps is not a class; give the path of a class"),
         (component(""), "there is no class ''"),
-        (component("ArcFace", margn=0.3), "methods.0.init_args.margn: unknown key; did you mean methods.0.init_args.margin?"),
-        (component("ArcFace", margin="wide"), 'methods.0.init_args.margin: found "wide" where float is expected'),
-        (component("ArcFace", margin=None), "methods.0.init_args.margin: found null where float is expected"),
+        (component("ArcFace", margn=0.3), "head.init_args.margn: unknown key; did you mean head.init_args.margin?"),
+        (component("ArcFace", margin="wide"), 'head.init_args.margin: found "wide" where float is expected'),
+        (component("ArcFace", margin=None), "head.init_args.margin: found null where float is expected"),
         (component("ArcFace", continuation="linar"), "linear | insightface | wrap is expected; did you mean linear?"),
-        (component("ArcFace", seed=3), "methods.0.init_args.seed: unknown key; keys here: "),
-        (component("ArcFace", "ours"), "methods.0.preset: ArcFace has no preset 'ours'; leave it out"),
+        (component("ArcFace", seed=3), "head.init_args.seed: unknown key; keys here: "),
+        (component("ArcFace", "ours"), "head.preset: ArcFace has no preset 'ours'; leave it out"),
         (component("TopoFR", "our"), "methods.0.preset: TopoFR has no preset 'our'; give one of: ours, mild, paper, release"),
         (component("TopoFR", isa={"alpa": 1}), "methods.0.init_args.isa.alpa: unknown key; did you mean methods.0.init_args.isa.alpha?"),
         (component("TopoFR", isa={"form": "sort"}), 'methods.0.init_args.isa.form: found "sort" where paired | sorted'),
@@ -126,7 +128,7 @@ def test_a_component_that_cannot_be_built_is_refused_before_any_data_is_read(
     bad: Component, message: str
 ) -> None:
     with pytest.raises(UserError) as caught:
-        check(bad, "methods.0")
+        check(bad, "head" if bad.class_path == "ArcFace" else "methods.0")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -199,3 +201,19 @@ def test_every_short_name_leads_to_a_documented_class(name: str) -> None:
 @pytest.mark.parametrize("preset", TopoFR.PRESETS)
 def test_every_preset_passes_the_checks(preset: str) -> None:
     check(component("TopoFR", preset), "methods.0")
+
+
+@pytest.mark.parametrize(
+    ("class_path", "where", "message"),
+    [
+        ("ArcFace", "methods.0", "ArcFace is no method"),
+        ("TopoFR", "head", "TopoFR is no head"),
+        ("collections.OrderedDict", "head", "OrderedDict is no head"),
+        ("torch.nn.Identity", "methods.0", "Identity is no method"),
+    ],
+)
+def test_a_class_in_the_wrong_place_is_told_where_it_belongs(
+    class_path: str, where: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        check(Component(class_path=class_path), where)
