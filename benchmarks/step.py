@@ -42,7 +42,9 @@ def main() -> None:
                 run.step += 1
     for _, batches in runs.values():
         batches.close()
-    print(f"{arguments.threads} threads, batch {run.recipe.training.batch_size}, median of {arguments.steps} steps")
+    print(
+        f"{arguments.threads} threads, batch {run.recipe.training.batch_size}, median of {arguments.steps} steps"
+    )
     for name, seconds in times.items():
         ratios = [mine / base for mine, base in zip(seconds, times["arcface_small"], strict=True)]
         print(f"{name:22s} {1000 * statistics.median(seconds):7.1f} ms   x {statistics.median(ratios):.3f}")

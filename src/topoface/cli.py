@@ -192,9 +192,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         raise missing_extra("matplotlib", "report", "--report")
     from topoface.evaluation import open_protocol, verify
     from topoface.models import load
+    from topoface.training.distributed import choose_device
 
     protocols = [open_protocol(uri) for uri in arguments.protocols]
-    model = load(arguments.model)
+    device = choose_device("auto")
+    print(f"judging on {device}", file=sys.stderr)
+    model = load(arguments.model, device=device)
     results = []
     with _progress() as bar:
         for protocol in protocols:
