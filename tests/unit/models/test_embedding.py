@@ -7,6 +7,7 @@ from torch import nn
 
 from topoface.errors import UserError
 from topoface.models import EmbeddingModel, EmbeddingSpec, build_model
+from topoface.models.embedding import _area_resized
 from topoface.models.iresnet import IResNetConfig
 
 
@@ -200,3 +201,13 @@ def test_compiled_code_embeds_as_the_plain_one() -> None:
     plain = model.embed(faces(4))
     model.backbone.compile()
     np.testing.assert_allclose(model.embed(faces(4)), plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [112, 56, 28, 64])
+def test_images_are_resized_by_area(size: int) -> None:
+    rng = np.random.default_rng(0)
+    pixels = (
+        torch.from_numpy(rng.integers(0, 256, (3, 112, 112, 3), dtype=np.uint8)).permute(0, 3, 1, 2).float()
+    )
+    expected = torch.nn.functional.interpolate(pixels, size=size, mode="area")
+    assert torch.equal(_area_resized(pixels, size), expected)
