@@ -228,10 +228,19 @@ def compare(
     protocol = first.protocol
     if protocol.fingerprint != second.protocol.fingerprint:
         raise ValueError(f"{first.name} and {second.name} are different protocols; compare models on one")
-    a, b = (_replicates(model.scores, protocol, bootstrap, seed) for model in (first, second))
+    differences = resample.paired_bootstrap(
+        first.scores,
+        second.scores,
+        protocol.same,
+        protocol.identities[protocol.pairs],
+        protocol.folds,
+        fars=FARS,
+        replicates=bootstrap,
+        seed=seed,
+    )
     values = second.summary()
     return {
-        name: Figure(value - values[name], *_interval(a[name] - b[name]))
+        name: Figure(value - values[name], *_interval(differences[name]))
         for name, value in first.summary().items()
     }
 

@@ -122,7 +122,7 @@ def require_same(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) -
         UserError: naming the first difference with both values.
     """
     before, after = _flat(saved), _flat(now)
-    for key in sorted(before.keys() | after.keys()):
+    for key in {**before, **after}:  # in the order of the tree, the most telling first
         if before.get(key) != after.get(key):
             raise UserError(
                 f"was made with {key} = {before.get(key)!r}, this run has {after.get(key)!r}",

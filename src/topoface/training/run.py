@@ -58,8 +58,8 @@ class Run:
         for convenience in ("train", "threads"):
             del recipe["data"][convenience]
         data = {
-            "images": len(self.source),
             "identities": self.source.identities,
+            "images": len(self.source),
             "fingerprint": self.source.fingerprint(),
         }
         return {"recipe": recipe, "data": data}
