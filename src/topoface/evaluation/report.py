@@ -180,7 +180,7 @@ def _training_plots(models: Sequence[ModelEntry]) -> list[tuple[str, str]]:
     colours = plots.colour_of([model.name for model in models])
     result = []
     if loss := _lines(rows, "loss"):
-        caption = "Loss of each training step: raw values faint, running mean bold."
+        caption = "Loss of the logged steps; in a long run the single values are faint and their running mean is bold."
         result.append((caption, plots.line_plot(loss, colours, "loss", smooth=True)))
     terms = {
         key for records in rows.values() for record in records for key in record if key.startswith("loss/")
