@@ -75,7 +75,7 @@ def test_the_page_says_what_was_reached_and_how_sure_that_is(page, models):
     assert "rests on 0 false accepts" in text
     for words in (
         "ROC",
-        "Loss of each training step",
+        "Loss of the logged steps",
         "The term “alignment”",
         "Accuracy while training",
         "head: &lt;script",
@@ -119,7 +119,7 @@ def test_metrics_are_read_from_the_runs_file_even_if_its_last_line_is_half(tmp_p
     )
     model = ModelEntry(name="m", metrics=metrics)
     write_report(tmp_path / "r.html", ReportInput(title="T", models=[model]))
-    assert "Loss of each training step" in (tmp_path / "r.html").read_text()
+    assert "Loss of the logged steps" in (tmp_path / "r.html").read_text()
     metrics.write_text('{"step": 5, "lo\n{"step": 1}\n')
     with pytest.raises(UserError, match=r"metrics.jsonl:1: is no JSON"):
         write_report(tmp_path / "r.html", ReportInput(title="T", models=[model]))
