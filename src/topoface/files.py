@@ -1,4 +1,4 @@
-"""Writing text so that a reader never sees half of it."""
+"""Writing files so that a reader never sees half of one."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -7,6 +7,11 @@ from topoface.errors import UserError
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 beside the name and rename; errors as in `write_bytes`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
     """Write beside the name and rename.
 
     Raises:
@@ -14,7 +19,7 @@ def write_text(path: Path, text: str) -> None:
     """
     partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(data)
         partial.replace(path)
     except OSError as error:
         with suppress(OSError):

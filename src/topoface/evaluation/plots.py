@@ -176,19 +176,42 @@ def _thinned(steps: NDArray[np.float64], values: NDArray[np.float64], most: int 
 
 
 def _svg(draw: Any, columns: int = 1) -> str:
-    """Run ``draw(axes, ...)`` and return the SVG element, sized by the page."""
+    return render(draw, columns=columns)[0]
+
+
+def render(
+    draw: Any, *, rows: int = 1, columns: int = 1, size: tuple[float, float] | None = None, png: bool = False
+) -> tuple[str, bytes]:
+    """Run ``draw(axes, ...)`` on a grid of axes in the house's style.
+
+    Args:
+        draw: called with ``rows * columns`` matplotlib axes.
+        rows: of the grid.
+        columns: of the grid.
+        size: width and height in inches; about one phone screen by default.
+        png: also draw it as PNG, on white.
+
+    Returns:
+        An SVG element, sized by the page, the same bytes for the same figures; and the bytes of the PNG, or none.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError:
-        raise missing_extra("matplotlib", "report", "report.html") from None
+        raise missing_extra("matplotlib", "report", "the plots") from None
     with mpl.rc_context(STYLE):
-        figure: Figure = Figure(figsize=(WIDTH * (1 + 0.25 * (columns - 1)), HEIGHT), layout="constrained")
-        axes: Sequence[Axes] = figure.subplots(1, columns, squeeze=False)[0]
-        draw(*axes)
+        width, height = size or (WIDTH * (1 + 0.25 * (columns - 1)), HEIGHT)
+        figure: Figure = Figure(figsize=(width, height), layout="constrained")
+        draw(*figure.subplots(rows, columns, squeeze=False).ravel())
+        picture = io.BytesIO()
+        if png:
+            figure.savefig(picture, format="png", dpi=160, facecolor="white", metadata={"Software": None})
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     drawing = text.getvalue()
     head, _, body = drawing[drawing.index("<svg") :].partition(">")
     view_box = next(part for part in head.split(" viewBox=")[1:]).split('"')[1]
-    return f'<svg viewBox="{view_box}" aria-hidden="true">{body}'
+    return f'<svg viewBox="{view_box}" aria-hidden="true">{body}', picture.getvalue()

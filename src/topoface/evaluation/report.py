@@ -13,9 +13,9 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
+from topoface.data.decode import Pixels
 from topoface.errors import UserError, missing_extra
 from topoface.evaluation import plots
-from topoface.evaluation.images import Images
 from topoface.evaluation.verification import FARS, Figure, Verification, compare
 from topoface.files import write_text
 
@@ -104,7 +104,7 @@ def write_report(path: Path, content: ReportInput) -> None:
         protocols=_protocol_sections(content.models),
         training=_training_plots(content.models),
         topology=_topology_plots(content.models),
-        versions=_versions(),
+        versions=versions(),
         machine=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         real_faces=any(not v.protocol.synthetic for model in content.models for v in model.verifications),
         fars=FARS,
@@ -164,13 +164,13 @@ def _face_pair(verification: Verification, pair: int) -> dict[str, Any]:
     images = verification.protocol.images
     return {
         "score": float(verification.scores[pair]),
-        "faces": [(images.names[i], _jpeg(images, i)) for i in verification.protocol.pairs[pair].tolist()],
+        "faces": [(images.names[i], jpeg_of(images[i])) for i in verification.protocol.pairs[pair].tolist()],
     }
 
 
-def _jpeg(images: Images, i: int) -> str:
-    """The image as base64 JPEG, about 4 kB."""
-    encoded: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(images[i]), quality=75, colorspace="RGB")
+def jpeg_of(image: Pixels) -> str:
+    """A face as base64 JPEG, about 4 kB."""
+    encoded: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=75, colorspace="RGB")
     return base64.b64encode(encoded).decode()
 
 
@@ -262,7 +262,8 @@ def _topology_plots(models: Sequence[ModelEntry]) -> list[dict[str, Any]]:
     ]
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of the packages that decide about figures."""
     found = {}
     for package in ("topoface", "torch", "numpy", "simplejpeg", "pillow"):
         try:

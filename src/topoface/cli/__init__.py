@@ -1,0 +1,60 @@
+"""The command line, thin: it parses, calls and prints. ``topoface --help`` imports nothing heavy."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+import topoface
+from topoface.cli import evaluate, look, topology, train
+from topoface.cli.parsing import Commands, Parser
+from topoface.errors import UserError
+
+GROUPS = (train, evaluate, look, topology)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: arguments after the program's name; those of the process by default.
+
+    Returns:
+        The exit code: 0, 1 (some run of a study failed), 2 (a mistake that the user can mend), 130 (CTRL-C).
+    """
+    # Threads of torch's OpenMP spin 300,000 rounds for work, and whoever shares the cores waits for them: beside one
+    # busy process a training step took three to eight times as long. A short spin costs a tenth on idle cores.
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    try:
+        arguments = _parsed(argv)
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"topoface: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("topoface: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, head or less, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return code
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    arguments, unknown = _parser().parse_known_args(argv)
+    if arguments.command == "train":  # argparse knows neither overrides with -- nor those behind an option
+        arguments.overrides += unknown
+    elif unknown:
+        where = f"topoface {arguments.command}"
+        raise UserError(f"unknown argument {unknown[0]}", where, f"see {where} --help")
+    return arguments
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="topoface", description=topoface.__doc__, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"topoface {topoface.__version__}")
+    commands = Commands(parser, "command")
+    for group in GROUPS:
+        group.add(commands)
+    return parser

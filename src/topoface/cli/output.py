@@ -1,0 +1,55 @@
+"""What several commands print: tables of figures and progress bars; and where recipes' own classes are found."""
+
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from topoface.evaluation import Verification
+
+
+def import_from_here() -> None:
+    """Let recipes name classes in modules of the working folder, as ``python -m topoface`` does anyway."""
+    if not {"", str(Path.cwd())} & set(sys.path):
+        sys.path.append(str(Path.cwd()))
+
+
+def print_figures(results: "Sequence[Verification]") -> None:
+    """A table of every figure with its interval, and the warnings below it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="verification, with 95 % intervals over identities", title_justify="left")
+    table.add_column("protocol")
+    table.add_column("figure")
+    table.add_column("%", justify="right")
+    table.add_column("95 %", justify="right")
+    console = Console()
+    for result in results:
+        figures = (result.accuracy, result.auc, result.eer, *(point.tar for point in result.tar))
+        for row, (name, figure) in enumerate(zip(result.summary(), figures, strict=True)):
+            interval = "" if math.isnan(figure.low) else f"{100 * figure.low:.2f} to {100 * figure.high:.2f}"
+            table.add_row("" if row else result.name, name, f"{100 * figure.value:.2f}", interval)
+        table.add_section()
+    console.print(table)
+    for result in results:
+        for warning in result.warnings:
+            console.print(f"{result.name}: {warning}", markup=False, highlight=False, soft_wrap=True)
+
+
+def show_progress(bar: "Progress", task: "TaskID", done: int, total: int) -> None:
+    """Move a bar: images done, images in all."""
+    bar.update(task, completed=done, total=total)
+
+
+def image_progress() -> "Progress":
+    """Bar with count, rate and time left on the terminal's error stream."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("images"))
+    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
