@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.facts import run_facts
 from topoface import heads
 from topoface.data.batch import Batch
 from topoface.functional.draws import SampleDraws
-from topoface.methods import Method, RunFacts
+from topoface.methods import Method
 from topoface.methods.method import with_hook
 from topoface.recipe import SHORT_NAMES, Component
 from topoface.recipe.components import build, presets_of, resolve
@@ -24,7 +25,7 @@ METHODS = [
     for preset in (None, *presets_of(cls))
 ]
 HEADS = [name for name, cls in CLASSES.items() if issubclass(cls, heads.Softmax)]
-FACTS = RunFacts(num_classes=5, embedding_dim=8, steps_per_epoch=4.0, trainable_embedding_scale=True)
+FACTS = run_facts(num_classes=5, embedding_dim=8, steps_per_epoch=4.0, trainable_embedding_scale=True)
 
 
 def make(name: str, preset: str | None) -> Method:

@@ -1,6 +1,7 @@
-"""``topoface evaluate``: judge a model on verification pairs."""
+"""``topoface evaluate`` and ``embed``: judge a model on verification pairs, or store its embeddings."""
 
 import argparse
+import io
 import json
 import shlex
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 from topoface.cli.output import image_progress, print_figures, show_progress
 from topoface.cli.parsing import Commands
 from topoface.errors import UserError, missing_extra
-from topoface.files import write_text
+from topoface.files import write_bytes, write_text
 
 
 def add(commands: Commands) -> None:
@@ -32,6 +33,13 @@ def add(commands: Commands) -> None:
         "--bootstrap", type=int, default=1000, metavar="N", help="replicates (default 1000; 0: none)"
     )
     evaluate.add_argument("--no-flip", action="store_true", help="do not average with the mirrored image")
+
+    embed = commands.command("embed", _embed, "Store the embeddings of all images of a source, a row each.")
+    embed.add_argument(
+        "model", metavar="MODEL", help="a model directory, a .pt of arcface_torch, or an ONNX embedder"
+    )
+    embed.add_argument("uri", metavar="SOURCE", help="what data.train takes")
+    embed.add_argument("out", metavar="FILE.npy", type=Path, help="gets float32 [images, D], unit rows")
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
@@ -72,4 +80,25 @@ def _evaluate(arguments: argparse.Namespace) -> int:
                 command=shlex.join(["topoface", "evaluate", arguments.model, *arguments.protocols]),
             ),
         )
+    return 0
+
+
+def _embed(arguments: argparse.Namespace) -> int:
+    if arguments.out.suffix != ".npy" or not arguments.out.resolve().parent.is_dir():
+        raise UserError(
+            "is no .npy file in a folder that exists", str(arguments.out), "make the folder first"
+        )
+    import numpy as np
+
+    from topoface.data import open_source
+    from topoface.evaluation.embedding import embed_source
+
+    source = open_source(arguments.uri)
+    with image_progress() as bar:
+        show = partial(show_progress, bar, bar.add_task(arguments.uri, total=len(source)))
+        rows = embed_source(arguments.model, source, progress=show)
+    data = io.BytesIO()
+    np.save(data, rows)
+    write_bytes(arguments.out, data.getvalue())
+    print(f"{rows.shape[0]:,} rows of {rows.shape[1]}: {arguments.out}")
     return 0

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from topoface.cli.output import import_from_here
 from topoface.cli.parsing import Commands, Parser
 
 FACES = "a source of faces (what data.train takes) or verification pairs (what evaluation.pairs takes)"
@@ -30,9 +31,8 @@ def add(commands: Commands) -> None:
     diagram.add_argument(
         "--homology",
         type=int,
-        default=1,
         choices=[0, 1, 2],
-        help="highest dimension (1 and 2 need ripser; default 1)",
+        help="highest dimension (1 and 2 need ripser; default 1 with it, 0 without)",
     )
     _common(diagram)
 
@@ -64,7 +64,7 @@ def add(commands: Commands) -> None:
         _hardness,
         "The mixture over entropies, and how well it tells samples that are classified wrongly.",
     )
-    hardness.add_argument("run", metavar="RUN", help="a run directory with a checkpoint")
+    hardness.add_argument("run_dir", metavar="RUN", help="a run directory with a checkpoint")
     hardness.add_argument(
         "--samples", type=int, default=4096, metavar="N", help="training images (default 4096)"
     )
@@ -73,7 +73,7 @@ def add(commands: Commands) -> None:
     gallery = actions.command(
         "gallery", _gallery, "The hardest training faces with hardness, probability and weight."
     )
-    gallery.add_argument("run", metavar="RUN", help="a run directory with a checkpoint")
+    gallery.add_argument("run_dir", metavar="RUN", help="a run directory with a checkpoint")
     gallery.add_argument(
         "--baseline", metavar="RUN", help="also show what this run classifies wrongly and RUN does not"
     )
@@ -141,15 +141,17 @@ def _curve(arguments: argparse.Namespace) -> int:
 def _hardness(arguments: argparse.Namespace) -> int:
     from topoface.diagnostics.hardness import hardness
 
-    hardness(arguments.run, samples=arguments.samples, seed=arguments.seed, out=_out(arguments))
+    import_from_here()
+    hardness(arguments.run_dir, samples=arguments.samples, seed=arguments.seed, out=_out(arguments))
     return 0
 
 
 def _gallery(arguments: argparse.Namespace) -> int:
     from topoface.diagnostics.gallery import gallery
 
+    import_from_here()
     gallery(
-        arguments.run,
+        arguments.run_dir,
         baseline=arguments.baseline,
         samples=arguments.samples,
         count=arguments.count,
@@ -162,4 +164,5 @@ def _gallery(arguments: argparse.Namespace) -> int:
 def _sweep(arguments: argparse.Namespace) -> int:
     from topoface.diagnostics.sweep import sweep
 
+    import_from_here()
     return sweep(arguments.file, out=_out(arguments))

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from topoface.data.source import Source
 from topoface.errors import UserError
-from topoface.evaluation.images import Images
+from topoface.evaluation.images import Images, SourceImages
 from topoface.evaluation.protocol import PairProtocol
+from topoface.models.encoder import open_encoder
 
 Embed = Callable[[NDArray[np.uint8]], NDArray[Any]]
 Progress = Callable[[int, int], None]
@@ -109,3 +112,23 @@ def _unit_embeddings(
         if progress:
             progress(min(start + batch_size, len(images)), len(images))
     return units, failures
+
+
+def embed_source(
+    model: str, source: Source, *, batch_size: int = 64, progress: Progress | None = None
+) -> NDArray[np.float32]:
+    """Unit embeddings ``[len(source), D]`` of all images of a source, by a frozen encoder (see `open_encoder`).
+
+    Raises:
+        UserError: the model or an image cannot be read.
+    """
+    encode = open_encoder(model, num_images=len(source))
+    images = SourceImages(source, range(len(source)))
+    rows = []
+    for start in range(0, len(source), batch_size):
+        positions = np.arange(start, min(start + batch_size, len(source)))
+        faces = torch.from_numpy(np.stack([images[int(i)] for i in positions])).permute(0, 3, 1, 2)
+        rows.append(encode(faces, torch.from_numpy(positions)).numpy())
+        if progress:
+            progress(int(positions[-1]) + 1, len(source))
+    return np.concatenate(rows)

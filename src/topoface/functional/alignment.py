@@ -8,6 +8,7 @@ TopoFR (arXiv 2410.10587, eq. 2) after topological autoencoders (arXiv 1906.0072
 - ``random``: as ``paired``, along edges drawn at random: the control.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +34,7 @@ def structure_loss(
     norm: str = "none",
     latent: str = "raw",
     reduction: str = "sum",
+    shortest_share: float = 1.0,
     source_edges: Tensor | None = None,
     random_edges: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
@@ -53,8 +55,10 @@ def structure_loss(
             divided by its largest distance).
         latent: ``raw`` measures the latents, ``sphere`` their directions; ``learned`` measures as ``raw`` and says that
             the caller has divided by a trained scale.
-        reduction: ``sum``, ``batch`` (divided by n) or ``edges`` (by n - 1). ``bottleneck`` is one length, not a
-            sum, and is never divided.
+        reduction: ``sum``, ``batch`` (divided by n) or ``edges`` (by the number of edges compared, n - 1).
+            ``bottleneck`` is one length, not a sum, and is never divided.
+        shortest_share: for form ``paired``: the share of each tree's edges that are compared, shortest first: local structure
+            alone. The scales of ``norm`` are those of the whole trees. Ours, not in the paper.
         source_edges: int64 ``[n - 1, 2]``, the tree of the source where the loader has built it already.
         random_edges: for form ``random``: two int64 ``[m, 2]`` that stand for the two trees, see `random_trees`.
 
@@ -62,10 +66,15 @@ def structure_loss(
         Scalar, float64 for float64 latents and float32 otherwise. For n <= 1 it is 0, attached to the graph.
 
     Raises:
-        ValueError: for an unknown name, for shapes that do not fit, for form ``random`` without its edges.
+        ValueError: for an unknown name, for shapes that do not fit, for form ``random`` without its edges, for a
+            ``shortest_share`` outside (0, 1] or with another form than ``paired``.
     """
     for value, allowed in ((form, FORMS), (norm, NORMS), (latent, LATENTS), (reduction, REDUCTIONS)):
         _check_name(value, allowed)
+    if not 0 < shortest_share <= 1 or (shortest_share < 1 and form != "paired"):
+        raise ValueError(
+            f"shortest_share {shortest_share} with form {form!r}; expected (0, 1], 1 unless paired"
+        )
     n = _check_shapes(source_distances, latents)
     with torch.autocast(latents.device.type, enabled=False):
         points = measured_points(latents, latent)
@@ -82,13 +91,17 @@ def structure_loss(
         a, b = _lengths(source_distances, points, squared, source_tree, latent_tree, norm=norm, latent=latent)
         if form == "bottleneck":
             return bottleneck_distance(a[: n - 1], b[n - 1 :])
+        compared = n - 1
         if form in ("paired", "random"):
+            if shortest_share < 1:
+                compared = math.ceil(shortest_share * (n - 1))
+                a, b = (torch.cat([x[:compared], x[n - 1 : n - 1 + compared]]) for x in (a, b))
             loss = _paired(a, b)
         elif form == "sorted":
             loss = _sorted_gaps(a, b).square().sum()
         else:
             loss = _sorted_gaps(a, b).abs().sum()
-        return loss / {"sum": 1, "batch": n, "edges": n - 1}[reduction]
+        return loss / {"sum": 1, "batch": n, "edges": compared}[reduction]
 
 
 def random_trees(uniform: NDArray[np.float64]) -> tuple[Tensor, Tensor]:

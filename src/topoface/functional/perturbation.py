@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import conv2d, pad
 
 from topoface.errors import UserError
 
@@ -27,6 +26,9 @@ _FACTORS, _ORDER, _CORNER = slice(3, 7), slice(7, 11), slice(11, 13)
 _TRIES = slice(13, 13 + 2 * ERASE_TRIES)
 DRAWS = _TRIES.stop
 """How many uniform numbers `perturb_structure` takes for each image."""
+
+# the changes of the colour jitter: the columns of its factors
+_CONTRAST, _SATURATION, _HUE = 1, 2, 3
 
 Interval = tuple[float, float]
 
@@ -114,28 +116,40 @@ def perturb_structure(
     for code, name in enumerate(OPERATIONS):
         rows = np.flatnonzero(operation == code)
         if len(rows):
-            index = torch.from_numpy(rows).to(images.device)
-            view[index] = 255 * _perturb(name, view[index] / 255, draws[rows], ranges)
+            _perturb_rows(name, view, rows, draws[rows], ranges)
     return view, torch.from_numpy(operation).to(images.device)
 
 
-def _perturb(name: str, images: Tensor, draws: NDArray[np.float64], ranges: PerturbationRanges) -> Tensor:
-    """One operation on float images in [0, 1], its parameters from their rows of uniform numbers."""
+def _perturb_rows(
+    name: str,
+    view: Tensor,
+    rows: NDArray[np.int64],
+    draws: NDArray[np.float64],
+    ranges: PerturbationRanges,
+) -> None:
+    """One operation in place on some images in [0, 255], its parameters from their rows of uniform numbers."""
+    if name == "erase":
+        height, width = view.shape[2:]
+        tries = draws[:, _TRIES].reshape(-1, ERASE_TRIES, 2)
+        boxes = erase_boxes(draws[:, _CORNER], tries, height=height, width=width, ranges=ranges)
+        for row, box in zip(rows.tolist(), boxes.tolist(), strict=True):
+            erase(view[row], box, 255 * ranges.erase_fill)
+        return
+    index = torch.from_numpy(rows).to(view.device)
+    pixels = view.permute(0, 2, 3, 1)  # as batches lie in memory: each image is copied in one piece
+    images = pixels.index_select(0, index).permute(0, 3, 1, 2)
     if name == "blur":
-        return gaussian_blur(images, _like(images, _between(draws[:, _SIGMA], ranges.blur_sigma)))
-    if name == "grey":
-        return grey(images)
-    if name == "jitter":
+        images = gaussian_blur(images, _like(images, _between(draws[:, _SIGMA], ranges.blur_sigma)))
+    elif name == "grey":
+        images.copy_(grey(images))
+    else:
         intervals = (ranges.brightness, ranges.contrast, ranges.saturation, ranges.hue)
         columns = [
             _between(draw, interval) for draw, interval in zip(draws[:, _FACTORS].T, intervals, strict=True)
         ]
-        order = torch.from_numpy(draws[:, _ORDER].argsort(axis=1))
-        return colour_jitter(images, _like(images, np.stack(columns, axis=1)), order)
-    height, width = images.shape[2:]
-    tries = draws[:, _TRIES].reshape(-1, ERASE_TRIES, 2)
-    boxes = erase_boxes(draws[:, _CORNER], tries, height=height, width=width, ranges=ranges)
-    return erase(images, torch.from_numpy(boxes).to(images.device), ranges.erase_fill)
+        factors = _like(images, np.stack(columns, axis=1))
+        torch.mul(colour_jitter(images.div_(255), factors, draws[:, _ORDER].argsort(axis=1)), 255, out=images)
+    pixels.index_copy_(0, index, images.permute(0, 2, 3, 1))
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor, kernel: tuple[int, int] = (9, 5)) -> Tensor:
@@ -149,43 +163,51 @@ def gaussian_blur(images: Tensor, sigma: Tensor, kernel: tuple[int, int] = (9, 5
     Returns:
         ``[k, C, H, W]``.
     """
-    k, channels, height, width = images.shape
     rows, columns = kernel
-    half = (columns // 2, columns // 2, rows // 2, rows // 2)
-    # all images as channels of one, so that one grouped convolution gives each its own kernel
-    padded = pad(images, half, mode="reflect").reshape(
-        1, k * channels, height + rows - 1, width + columns - 1
-    )
-    down = _gaussian(sigma, rows).repeat_interleave(channels, dim=0)
-    across = _gaussian(sigma, columns).repeat_interleave(channels, dim=0)
-    blurred = conv2d(padded, down[:, None, :, None], groups=k * channels)
-    return conv2d(blurred, across[:, None, None, :], groups=k * channels).reshape(images.shape)
+    # with channels last a step aside is a step of C values, so that whole rows are added at a time
+    pixels = images.permute(0, 2, 3, 1)
+    pixels = _filtered(_filtered(pixels, _gaussian(sigma, rows), dim=1), _gaussian(sigma, columns), dim=2)
+    return pixels.permute(0, 3, 1, 2)
 
 
 def grey(images: Tensor) -> Tensor:
-    """The grey image in all three channels of ``[k, 3, H, W]``."""
-    return _luma(images).expand_as(images).contiguous()
+    """The grey image in all three channels of ``[k, 3, H, W]``; they share their memory."""
+    return _luma(images).expand_as(images)
 
 
-def colour_jitter(images: Tensor, factors: Tensor, order: Tensor) -> Tensor:
+def colour_jitter(images: Tensor, factors: Tensor, order: NDArray[np.int64]) -> Tensor:
     """Change brightness, contrast, saturation and hue of each image, in its own order, clamping to [0, 1] each time.
 
     Args:
         images: float ``[k, 3, H, W]`` in [0, 1].
         factors: ``[k, 4]``: factors of brightness, contrast, saturation; turns added to the hue.
-        order: int64 ``[k, 4]``, on the host: each row a permutation of 0 (brightness) to 3 (hue), first to last.
+        order: ``[k, 4]``, on the host: each row a permutation of 0 (brightness) to 3 (hue), first to last.
 
     Returns:
         ``[k, 3, H, W]`` in [0, 1], new memory.
     """
-    images = images.clone()
-    for position in order.T:
-        for code, change in enumerate((_brightness, _contrast, _saturation, _rotate_hue)):
-            rows = (position == code).nonzero()[:, 0].to(images.device)
-            if len(rows):
-                factor = factors[rows, code][:, None, None, None]
-                images[rows] = change(images[rows], factor).clamp(0, 1)
-    return images
+    # Orders are moved along seven slots until every hue lies in slot 3. Sorted by that move, the images with
+    # something to do in a slot are a slice: whatever the orders, seven changes in place do it all.
+    place = (order == _HUE).argmax(axis=1)
+    by_place = place.argsort()
+    place = place[by_place]
+    slots = np.zeros((len(order), 7), dtype=np.int64)
+    np.put_along_axis(slots, 3 - place[:, None] + np.arange(4), order[by_place], axis=1)
+    codes, sort, unsort = (
+        torch.from_numpy(x).to(images.device) for x in (slots, by_place, by_place.argsort())
+    )
+    strengths = factors[sort].gather(1, codes)[..., None, None]
+    to_mean, to_luma = (
+        (codes == code).to(images.dtype)[..., None, None] for code in (_CONTRAST, _SATURATION)
+    )
+    pixels = images.flatten(2).index_select(0, sort)
+    for slot in range(7):
+        rows = slice(*np.searchsorted(place, [3 - slot, 7 - slot]).tolist())
+        if slot == 3:
+            _rotate_hue(pixels, strengths[:, slot])
+        else:
+            _blend(pixels[rows], strengths[rows, slot], to_mean[rows, slot], to_luma[rows, slot])
+    return pixels.index_select(0, unsort).view(images.shape)
 
 
 def erase_boxes(
@@ -218,62 +240,74 @@ def erase_boxes(
     return np.concatenate([(corner * (limit - size + 1)).astype(np.int64), size], axis=1)
 
 
-def erase(images: Tensor, boxes: Tensor, fill: float = 0.5) -> Tensor:
-    """Fill one rectangle of each image.
+def erase(image: Tensor, box: Sequence[int], fill: float = 0.5) -> None:
+    """Fill a rectangle of one image in place.
 
     Args:
-        images: float ``[k, C, H, W]``.
-        boxes: int64 ``[k, 4]``: top, left, height, width.
+        image: ``[C, H, W]``.
+        box: top, left, height, width.
         fill: the value.
-
-    Returns:
-        ``[k, C, H, W]``, new memory.
     """
-    top, left, tall, wide = boxes[:, :, None].unbind(1)
-    y = torch.arange(images.shape[2], device=images.device)
-    x = torch.arange(images.shape[3], device=images.device)
-    inside = ((y >= top) & (y < top + tall))[:, None, :, None] & ((x >= left) & (x < left + wide))[
-        :, None, None, :
-    ]
-    return images.masked_fill(inside, fill)
+    top, left, height, width = box
+    image[:, top : top + height, left : left + width] = fill
 
 
-def _brightness(images: Tensor, factor: Tensor) -> Tensor:
-    return factor * images
+def _blend(pixels: Tensor, factor: Tensor, to_mean: Tensor, to_luma: Tensor) -> None:
+    """Brightness, contrast or saturation of ``[k, 3, P]`` in place: all scale the distance from some grey.
+
+    That is the mean grey of the image where ``to_mean`` is 1, its grey image where ``to_luma`` is, and else black;
+    these and ``factor`` are ``[k, 1, 1]``.
+    """
+    luma = _luma(pixels)
+    target = torch.addcmul(to_mean * luma.mean(dim=2, keepdim=True), to_luma, luma)
+    torch.lerp(target, pixels, factor, out=pixels).clamp_(0, 1)
 
 
-def _contrast(images: Tensor, factor: Tensor) -> Tensor:
-    return factor * images + (1 - factor) * _luma(images).mean(dim=(1, 2, 3), keepdim=True)
+def _rotate_hue(pixels: Tensor, turns: Tensor) -> None:
+    """Add turns ``[k, 1, 1]`` to the hue (HSV) of ``[k, 3, P]`` in place, without a division or a case by case.
 
-
-def _saturation(images: Tensor, factor: Tensor) -> Tensor:
-    return factor * images + (1 - factor) * _luma(images)
-
-
-def _rotate_hue(images: Tensor, turns: Tensor) -> Tensor:
-    """Add to the hue in HSV, modulo 1. Value and chroma stay, so saturation need not be computed."""
-    red, green, blue = images.unbind(1)
-    peak = images.amax(1)
-    chroma = peak - images.amin(1)
-    divisor = chroma.where(chroma > 0, 1)  # greys have no hue; any will do
-    by_green_or_blue = torch.where(peak == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor)
-    sixths = torch.where(peak == red, (green - blue) / divisor, by_green_or_blue)
-    offsets = images.new_tensor([5.0, 3.0, 1.0])[:, None, None]
-    # each channel falls from the peak by the chroma over a trapezium of the hue circle
-    phase = (offsets + sixths[:, None] + 6 * turns) % 6
-    return peak[:, None] - chroma[:, None] * (2 - (phase - 2).abs()).clamp(0, 1)
+    Value and chroma stay. Angles are in sixths of a turn and times the chroma, so that greys need no care.
+    """
+    red, green, blue = pixels.chunk(3, dim=1)
+    peak, low = pixels.amax(1, keepdim=True), pixels.amin(1, keepdim=True)
+    chroma = peak - low
+    # away from the hue red one channel rises up to 1, then red falls up to 2, then the third channel rises up to 3
+    distance = (green + blue).sub_(red).add_(peak).sub_(low, alpha=2)
+    angle = distance.copysign_(green - blue)
+    # the new hue as seen from each channel's own, within 6 either way
+    shift = (6 * turns - turns.new_tensor([0, 2, 4])[:, None] + 3) % 6 - 3
+    torch.addcmul(angle, chroma, shift, out=pixels)
+    # | |a| - 3 | is how far it is from the channel's opposite: lowest up to 1, then rising, at the peak from 2 on
+    pixels.abs_().sub_(3 * chroma).abs_()
+    pixels.add_(low - chroma).clamp_(low, peak)
 
 
 def _luma(images: Tensor) -> Tensor:
-    """``[k, 1, H, W]``, the weights of ITU-R BT.601."""
-    red, green, blue = images.unbind(1)
-    return (0.2989 * red + 0.587 * green + 0.114 * blue)[:, None]
+    """``[k, 1, ...]`` of ``[k, 3, ...]``, the weights of ITU-R BT.601; new memory."""
+    red, green, blue = images.chunk(3, dim=1)
+    return (0.2989 * red).add_(green, alpha=0.587).add_(blue, alpha=0.114)
+
+
+def _filtered(images: Tensor, weights: Tensor, dim: int) -> Tensor:
+    """Images ``[k, ., ., .]`` filtered along one dimension, each with its row of ``weights`` (odd), reflected at the ends."""
+    size, length = weights.shape[1], images.shape[dim]
+    half = size // 2
+    before = images.narrow(dim, 1, half).flip(dim)
+    after = images.narrow(dim, length - 1 - half, half).flip(dim)
+    padded = torch.cat([before, images, after], dim)
+    first, *others = (weight[:, None, None, None] for weight in weights.T)
+    total: Tensor = padded.narrow(dim, 0, length) * first
+    for offset, weight in enumerate(others, start=1):
+        total.addcmul_(padded.narrow(dim, offset, length), weight)
+    return total
 
 
 def _gaussian(sigma: Tensor, size: int) -> Tensor:
     """``[k, size]``, each row a sampled Gaussian that sums to 1."""
     offsets = torch.arange(size, dtype=sigma.dtype, device=sigma.device) - size // 2
-    return torch.softmax(-(offsets**2) / (2 * sigma[:, None] ** 2), dim=1)
+    weights = torch.softmax(-(offsets**2) / (2 * sigma[:, None] ** 2), dim=1)
+    # 0 where too small for the last bit of a sum: subnormal products would make a narrow blur five times slower
+    return weights.where(weights > torch.finfo(weights.dtype).eps ** 2, 0)
 
 
 def _between(uniform: NDArray[np.float64], interval: Interval) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from topoface.data.batch import Batch
 from topoface.functional.draws import SampleDraws
 from topoface.heads.head import ClassStatistics, StatisticsRequest
+from topoface.models import EmbeddingModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,15 +17,19 @@ class RunFacts:
 
     Attributes:
         num_classes: identities of the training source.
+        num_images: its images.
         embedding_dim: width D of the embeddings.
         steps_per_epoch: optimizer steps of one pass over the training source (a float: batches straddle epochs).
         trainable_embedding_scale: whether the model's last normalisation has a trainable scale.
+        model: what is trained, not wrapped; for methods that follow its weights. Never to be trained by a method.
     """
 
     num_classes: int
+    num_images: int
     embedding_dim: int
     steps_per_epoch: float
     trainable_embedding_scale: bool
+    model: EmbeddingModel
 
 
 @dataclass(frozen=True, kw_only=True)

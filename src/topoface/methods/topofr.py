@@ -5,6 +5,7 @@ the paper), SDE weighs each sample by how hard and how wrong its prediction is. 
 and the release's settings; the defaults are ours (docs/methods/topofr.md says why).
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -14,22 +15,30 @@ from torch import Tensor, nn
 
 from topoface.data.batch import Batch
 from topoface.errors import UserError
-from topoface.functional.alignment import measured_points, random_trees, structure_loss
+from topoface.functional.alignment import random_trees, structure_loss, structure_report
 from topoface.functional.collectives import gather_rows, mean_over_ranks, own_rows, world_size
 from topoface.functional.damage import damage_score
+from topoface.functional.directions import unit_rows
 from topoface.functional.distances import pixel_distances, pixel_squared_distances, squared_distances
 from topoface.functional.draws import SampleDraws
 from topoface.functional.mixture import fit_mixture, posterior, update_mixture
-from topoface.functional.persistence import h0_edges, tree_overlap
+from topoface.functional.persistence import h0_edges
 from topoface.functional.perturbation import DRAWS, perturb_structure
+from topoface.functional.source_spaces import low_resolution, normalised_luminance
 from topoface.heads.head import ClassStatistics, StatisticsRequest
 from topoface.methods.method import Method, RunFacts, StepState
 from topoface.methods.topofr_settings import PRESETS, Alignment, Damage, Perturbation
+from topoface.models import EmbeddingModel
+from topoface.models.encoder import Encode, open_encoder
 
 LOGGED_SAMPLES = 5  # hardest samples of a batch that are named in the log
 RATIO_EVERY = 50  # steps between measurements of the two gradients in alpha_mode ratio
 RATIO_MEMORY = 0.7  # of their running averages, per measurement
 RATIO_BOUNDS = (1e-4, 1e4)
+_POINTS: Mapping[str, Encode] = {
+    "low_resolution": lambda images, _: low_resolution(images),
+    "luminance": lambda images, _: normalised_luminance(images),
+}
 RELEASE_LOG_EPSILON = 1e-5  # the release's entropy is -sum g log(g + 1e-5)
 
 
@@ -73,10 +82,16 @@ class TopoFR(Method):
         self.register_buffer("measured_norms", torch.full((2,), torch.nan, dtype=torch.float64))
         self.register_buffer("gradient_norms", torch.full((2,), torch.nan, dtype=torch.float64))
         self.register_buffer("mixture", torch.full((3,), torch.nan, dtype=torch.float64))
+        self._teacher: EmbeddingModel | None = None
+        if isa.active and isa.source == "teacher":
+            self._teacher = copy.deepcopy(facts.model).requires_grad_(False)
+        self._encode: Encode | None = _POINTS.get(isa.source)
+        if isa.active and isa.source == "encoder":
+            self._encode = open_encoder(isa.encoder, num_images=facts.num_images)
         self._view: Tensor | None = None
         self._weight: Tensor | None = None
         self._logged: dict[str, Tensor] = {}
-        self._trees: tuple[Tensor, Tensor] | None = None
+        self._aligned: tuple[Tensor, Tensor, Tensor] | None = None
 
     # --- RSP -------------------------------------------------------------------------------------------
 
@@ -99,35 +114,55 @@ class TopoFR(Method):
     # --- ISA -------------------------------------------------------------------------------------------
 
     def prepare(self, batch: Batch) -> Mapping[str, Tensor]:
-        """Distances and tree of the input space: they depend on the clean images alone, so the loader makes them."""
-        if (
-            not self.isa.active
-            or self.isa.view == "perturbed"
-            or (self.isa.scope == "global" and world_size() > 1)
-        ):
+        """Distances and tree of the source space: they depend on the clean images alone, so the loader makes them."""
+        if not self.isa.active or self.isa.view == "perturbed" or self.isa.source == "teacher":
             return {}
-        squared = pixel_squared_distances(batch.images)
-        return {"topofr_distances": self._in_unit(squared, batch.images), "topofr_edges": h0_edges(squared)}
+        gathered = self.isa.scope == "global" and world_size() > 1
+        if self._encode is not None:
+            points = self._encode(batch.images, batch.indices)
+            return {"topofr_points": points} if gathered else self._space(points)
+        return {} if gathered else self._space(batch.images)
 
-    def _in_unit(self, squared: Tensor, images: Tensor) -> Tensor:
-        return pixel_distances(squared, images[0].numel() if len(images) else 1, norm=self.isa.norm)
+    def _space(self, points: Tensor) -> dict[str, Tensor]:
+        """Distances ``[n, n]`` and tree ``[n - 1, 2]`` of images ``[n, 3, H, W]`` or of points ``[n, d]``."""
+        if points.dtype == torch.uint8:
+            squared = pixel_squared_distances(points)
+        else:
+            squared = squared_distances(points.flatten(1))
+        if points.dim() == 4:
+            distances = pixel_distances(squared, points[0].numel() if len(points) else 1, norm=self.isa.norm)
+        else:
+            distances = squared.sqrt()
+        return {"topofr_distances": distances, "topofr_edges": h0_edges(squared)}
 
     def _source(self, state: StepState) -> tuple[Tensor, Tensor]:
         """Distances ``[n, n]`` and tree ``[n - 1, 2]`` of the source space."""
-        extras = state.batch.extras
-        if "topofr_distances" in extras:
-            return extras["topofr_distances"], extras["topofr_edges"]
-        images = state.batch.images
-        if self.isa.view == "perturbed" and self._view is not None:
-            images = self._view
-        if self.isa.scope == "global":
-            images = gather_rows(images)
-        squared = (
-            pixel_squared_distances(images)
-            if images.dtype == torch.uint8
-            else squared_distances(images.flatten(1))
-        )
-        return self._in_unit(squared, images), h0_edges(squared)
+        made = state.batch.extras
+        if "topofr_distances" not in made:
+            points = made.get("topofr_points", state.batch.images)
+            if self._teacher is not None:
+                points = self._taught(points)
+            elif self._view is not None:
+                points = self._view
+            made = self._space(gather_rows(points) if self.isa.scope == "global" else points)
+        return made["topofr_distances"], made["topofr_edges"]
+
+    @torch.no_grad()
+    def _taught(self, images: Tensor) -> Tensor:
+        """Directions ``[n, D]`` that the teacher gives clean images."""
+        assert self._teacher is not None
+        return unit_rows(self._teacher.eval()(images))
+
+    def update(self, state: StepState) -> None:  # noqa: ARG002
+        """Move the teacher towards the model."""
+        if self._teacher is None:
+            return
+        ours, theirs = self._teacher.state_dict(), self.facts.model.state_dict()
+        for name, average in ours.items():
+            if average.is_floating_point():
+                average.lerp_(theirs[name], 1 - self.isa.teacher_memory)
+            else:
+                average.copy_(theirs[name])
 
     def penalties(self, state: StepState) -> Mapping[str, Tensor]:
         """Weight times the alignment loss, outside autocast in float32."""
@@ -162,7 +197,7 @@ class TopoFR(Method):
         if state.step % RATIO_EVERY == 0 and draws.start < world_size() * (draws.stop - draws.start):
             self._measure_gradients(state, loss)
         alpha = self._alpha(state.step)
-        self._trees = (edges, measured_points(latents.detach(), self.isa.latent))
+        self._aligned = (distances, edges, latents.detach())
         self._logged |= {"alignment": loss.detach(), "alpha": alpha}
         self._logged["gradient_ratio"] = alpha * self.measured_norms[1] / self.measured_norms[0]
         return {"alignment": alpha.to(loss.dtype) * loss}
@@ -255,10 +290,19 @@ class TopoFR(Method):
     # --- log -------------------------------------------------------------------------------------------
 
     def log_values(self) -> Mapping[str, Tensor | float]:
-        """The figures of section 9 for the last step; the tree overlap is worked out here, when it is read."""
+        """The figures of section 9 for the last step; those of the two trees are worked out here, when they are read.
+
+        ``mean_latent_edge`` and ``scale_ratio`` are of the raw embeddings: they tell shrinking from alignment.
+        """
         values: dict[str, Tensor | float] = dict(self._logged)
-        if self._trees is not None:
-            source_edges, latents = self._trees
-            latent_edges = h0_edges(squared_distances(latents))
-            values["tree_overlap"] = tree_overlap(source_edges, latent_edges, len(latents))
+        if self._aligned is not None and len(self._aligned[2]) > 1:
+            distances, edges, latents = self._aligned
+            raw = structure_report(distances, latents, latent="raw", source_edges=edges)
+            measured = raw
+            if self.isa.latent == "sphere":
+                measured = structure_report(distances, latents, latent="sphere", source_edges=edges)
+            values["tree_overlap"] = measured.overlap
+            values["mean_source_edge"] = raw.mean_source_edge
+            values["mean_latent_edge"] = raw.mean_latent_edge
+            values["scale_ratio"] = raw.scale_ratio
         return values

@@ -42,6 +42,16 @@ class Alignment:
     """Trees of each process's batch or of the global one."""
     view: Literal["clean", "perturbed"] = "clean"
     """Source images: clean, or the network's own view (the release before November 2024)."""
+    source: Literal["pixels", "low_resolution", "luminance", "encoder", "teacher"] = "pixels"
+    """Space whose structure is kept: pixels (paper); 16 x 16 pixels; grey pixels without brightness and contrast; a frozen
+    encoder; a running average of the model itself (mean teacher), which costs a forward pass."""
+    encoder: str = ""
+    """For source encoder: a model directory, a .pt file of arcface_torch or an ONNX embedder, run in the loader; or the
+    .npy file that ``topoface embed`` wrote."""
+    teacher_memory: float = 0.99
+    """For source teacher: how much of the average a step leaves."""
+    shortest_share: float = 1.0
+    """Compare this share of each tree's edges, shortest first."""
     alpha: float = 0.1
     """Weight in alpha_mode fixed; 0 switches ISA off in either mode."""
     alpha_mode: Literal["fixed", "ratio"] = "ratio"
@@ -55,6 +65,38 @@ class Alignment:
         for name in ("alpha", "ratio", "warmup_epochs"):
             value = getattr(self, name)
             _require(0 <= value < math.inf, name, value, "give 0 or more")
+        _require(
+            0 < self.shortest_share <= 1, "shortest_share", self.shortest_share, "give a share in (0, 1]"
+        )
+        short = self.shortest_share < 1 and self.form != "paired"
+        _require(
+            not short,
+            "shortest_share",
+            self.shortest_share,
+            f"form {self.form} compares all edges: use paired",
+        )
+        _require(
+            0 <= self.teacher_memory < 1, "teacher_memory", self.teacher_memory, "give a share in [0, 1)"
+        )
+        unscaled = self.source != "pixels" and self.norm in ("none", "pixel_range")
+        _require(
+            not unscaled,
+            "source",
+            self.source,
+            f"its unit is not that of norm {self.norm}: use mean_edge or max",
+        )
+        _require(
+            self.source == "pixels" or self.view == "clean",
+            "source",
+            self.source,
+            "it is made from view clean",
+        )
+        _require(
+            (self.source == "encoder") == bool(self.encoder),
+            "encoder",
+            repr(self.encoder),
+            "name one with source encoder, and only there",
+        )
         free = self.latent == "learned" and self.norm in ("mean_edge", "max")
         _require(
             not free, "latent", self.latent, f"norm {self.norm} has no scale to learn: use raw or sphere"

@@ -100,9 +100,11 @@ def build_run(recipe: Recipe, device: torch.device) -> Run:
     head = build(recipe.head, "head", recipe.model.dimension, source.identities, seed=seed).to(device)
     facts = RunFacts(
         num_classes=source.identities,
+        num_images=len(source),
         embedding_dim=recipe.model.dimension,
         steps_per_epoch=order.steps_per_epoch,
         trainable_embedding_scale=recipe.model.trainable_scale,
+        model=model,
     )
     methods = nn.ModuleList(
         [build(method, f"methods.{index}", facts) for index, method in enumerate(recipe.methods)]

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.oracles import mixture as oracle
+from topoface.functional import mixture
 from topoface.functional.mixture import FITS, fit_mixture, hardness, posterior
 
 EXAMPLE = [0.01, 0.02, 0.05, 0.08, 0.1, 0.15, 2, 4]
@@ -30,6 +31,29 @@ def test_one_step_by_hand(fit, upper):
     assert parameters(found) == pytest.approx([0.41174940, 0.35621169, upper], abs=1e-8)
     before = posterior(vector([0.0, 1]), vector(0.5), vector(0.5), vector(1.0))
     assert before.tolist() == pytest.approx([0.4698411, 0.7066601], abs=1e-7)
+
+
+@pytest.mark.parametrize("fit", LOCAL_FITS)
+@pytest.mark.parametrize("support", [{}, {"support": "logC", "num_classes": 1000}])
+def test_compiled_and_tensor_expectation_maximisation_agree(fit, support, monkeypatch):
+    rng = np.random.default_rng(0)
+    batches = [
+        np.where(rng.random(n) < 0.7, np.abs(rng.normal(0, 0.3, n)), 4 * rng.random(n))
+        for n in (1, 2, 127, 128)
+    ]
+    batches += [
+        np.zeros(5),
+        np.full(5, 6.4),
+        np.r_[np.zeros(127), 5.0],
+        np.full(3, 1e-9),
+        np.array([0.0, 800.0]),
+    ]
+    compiled = [fit_mixture(vector(batch), fit=fit, **support) for batch in batches]
+    monkeypatch.setattr(mixture, "_compiled_em", lambda: None)
+    for batch, one in zip(batches, compiled, strict=True):
+        other = fit_mixture(vector(batch), fit=fit, **support)
+        assert parameters(one) == pytest.approx(parameters(other), rel=1e-11)
+        torch.testing.assert_close(one.hardness, other.hardness, rtol=1e-9, atol=1e-12)
 
 
 def test_posterior_at_given_parameters():

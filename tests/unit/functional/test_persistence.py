@@ -1,6 +1,5 @@
 """H0 persistence: the tree is unique and the same by every road; its lengths differentiate."""
 
-import itertools
 import math
 
 import gudhi
@@ -13,17 +12,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.oracles import topology as oracle
-from topoface.errors import UserError
-from topoface.functional import persistence
 from topoface.functional.persistence import (
     bottleneck_distance,
     edge_lengths,
     h0_deaths,
     h0_edges,
-    prim_numba,
-    prim_numpy,
     tree_overlap,
 )
+from topoface.functional.spanning_tree import boruvka, prim_numba, prim_numpy
 
 LINE = torch.tensor([0.0, 1, 3, 7], dtype=torch.float64)[:, None]
 
@@ -55,8 +51,8 @@ def matrices(draw, smallest=2, largest=9):
 @given(matrices())
 def test_every_road_gives_the_tree_of_kruskal(distances):
     expected = oracle.kruskal(distances)
-    assert [tuple(e) for e in prim_numpy(distances)] == expected
-    assert [tuple(e) for e in prim_numba(distances)] == expected
+    for tree in (prim_numpy(distances), prim_numba(distances), boruvka(torch.from_numpy(distances)).tolist()):
+        assert [tuple(edge) for edge in tree] == expected
     assert [tuple(e) for e in h0_edges(torch.from_numpy(distances)).tolist()] == expected
 
 
@@ -69,28 +65,10 @@ def test_the_tree_is_the_least_of_all_trees(distances):
     )
 
 
-@pytest.mark.parametrize("dtype", [np.int64, np.float32, np.float64])
-def test_both_trees_agree_on_large_matrices_with_and_without_ties(dtype):
-    rng = np.random.default_rng(0)
-    for n, high in itertools.product((2, 3, 60, 200), (2, 30, 2**20)):
-        distances = rng.integers(0, high, (n, n)).astype(dtype)
-        assert np.array_equal(prim_numpy(distances), prim_numba(distances))
-
-
-def test_only_the_upper_triangle_is_read():
-    distances = np.random.default_rng(0).random((30, 30))
-    below = distances.copy()
-    below[np.tril_indices(30)] = -1
-    for prim in (prim_numpy, prim_numba):
-        assert np.array_equal(prim(distances), prim(below))
-
-
 def test_equal_distances_give_the_star():
     star = [[0, k] for k in range(1, 9)]
     for dtype in (torch.int64, torch.int32, torch.uint8, torch.float16, torch.float32, torch.float64):
         assert h0_edges(torch.zeros(9, 9, dtype=dtype)).tolist() == star
-    for prim in (prim_numpy, prim_numba):
-        assert prim(np.zeros((9, 9))).tolist() == star
 
 
 def test_integers_beyond_float64_are_told_apart():
@@ -171,15 +149,6 @@ def test_the_gradient_of_the_deaths_is_one_at_the_edges():
     expected = torch.zeros(4, 4, dtype=torch.float64)
     expected[[0, 1, 2], [1, 2, 3]] = 1
     assert torch.equal(distances.grad, expected)
-
-
-def test_without_numba_the_numpy_tree_serves(monkeypatch):
-    distances = matrix(np.random.default_rng(4).standard_normal((20, 4)))
-    expected = h0_edges(distances)
-    monkeypatch.setattr(persistence, "_compiled_prim", lambda: None)
-    assert torch.equal(h0_edges(distances), expected)
-    with pytest.raises(UserError, match=r"topoface\[fast\]"):
-        prim_numba(distances.numpy())
 
 
 def test_edge_lengths_pass_gradcheck_with_repeated_edges():

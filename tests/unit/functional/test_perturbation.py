@@ -1,5 +1,7 @@
 """Random structure perturbation: each operation against a pixel-by-pixel one, and what must stay untouched."""
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 import torch
@@ -70,7 +72,7 @@ def test_jitter_equals_the_changes_one_by_one(order):
     images = pictures()
     factors = torch.from_numpy(np.random.default_rng(1).random((4, 4)) * [2, 2, 2, 0.5])
     factors[1, 3] *= -1
-    orders = torch.tensor([order, order[::-1], order[2:] + order[:2], order])
+    orders = np.array([order, order[::-1], order[2:] + order[:2], order])
     found = colour_jitter(images, factors, orders)
     for row in range(4):
         close(found[row], oracle.jitter(images[row].numpy(), factors[row].tolist(), orders[row].tolist()))
@@ -82,6 +84,8 @@ def test_jitter_equals_the_changes_one_by_one(order):
         ([0.5, 1, 1, 0], [0.8, 0.8, 0.8], [0.4, 0.4, 0.4]),
         ([1, 1, 1, 1 / 3], [1, 0, 0], [0, 1, 0]),
         ([1, 1, 1, -1 / 3], [1, 0, 0], [0, 0, 1]),
+        ([1, 1, 1, 3 + 1 / 6], [1, 0, 0], [1, 1, 0]),
+        ([1, 1, 1, -2], [0.5, 0.2, 0.7], [0.5, 0.2, 0.7]),
         ([1, 1, 0, 0], [0.5, 0.2, 0.7], [0.34665] * 3),
         ([1, 0, 1, 0], [0.5, 0.2, 0.7], [0.34665] * 3),
         ([1, 1, 1, 0], [0.5, 0.2, 0.7], [0.5, 0.2, 0.7]),
@@ -90,15 +94,16 @@ def test_jitter_equals_the_changes_one_by_one(order):
 )
 def test_jitter_examples(factors, before, after):
     image = torch.tensor(before, dtype=torch.float32)[None, :, None, None].expand(1, 3, 2, 2)
-    found = colour_jitter(image, torch.tensor([factors], dtype=torch.float32), torch.tensor([[0, 1, 2, 3]]))
+    found = colour_jitter(image, torch.tensor([factors], dtype=torch.float32), np.array([[0, 1, 2, 3]]))
     assert found[0, :, 1, 1].tolist() == pytest.approx(after, abs=1e-6)
 
 
 def test_erase_fills_its_rectangle_and_nothing_else():
-    images = pictures()
-    boxes = torch.tensor([[0, 0, 3, 2], [5, 4, 9, 7], [2, 3, 0, 0], [13, 10, 1, 1]])
-    for image, box, found in zip(images, boxes, erase(images, boxes, 0.25), strict=True):
-        close(found, oracle.erase(image.numpy(), *box.tolist(), fill=0.25), tolerance=0)
+    boxes = [[0, 0, 3, 2], [5, 4, 9, 7], [2, 3, 0, 0], [13, 10, 1, 1]]
+    for image, box in zip(pictures(), boxes, strict=True):
+        expected = oracle.erase(image.numpy(), *box, fill=0.25)
+        erase(image, box, 0.25)
+        close(image, expected, tolerance=0)
 
 
 def test_erase_boxes_are_the_first_try_that_fits():
@@ -144,6 +149,38 @@ def test_probability_one_touches_every_image():
     view, operation = perturb_structure(images, uniform(60), probability=1)
     assert operation.min() >= 0
     assert (view != images).flatten(1).any(1).all()
+
+
+def test_every_order_of_the_jitter_is_followed():
+    orders = np.array(list(permutations(range(4))))
+    images = pictures(len(orders), 4, 5)
+    factors = torch.from_numpy(np.random.default_rng(4).random((len(orders), 4)) * [2, 2, 2, 1])
+    found = colour_jitter(images, factors, orders)
+    for row, order in enumerate(orders.tolist()):
+        close(found[row], oracle.jitter(images[row].numpy(), factors[row].tolist(), order))
+
+
+def test_the_hue_turns_right_from_everywhere_on_the_circle():
+    levels = np.linspace(0, 1, 6)
+    colours = np.stack(np.meshgrid(levels, levels, levels), axis=0).reshape(1, 3, 6, 36)
+    turns = np.linspace(-1.3, 1.3, 27)
+    images = torch.from_numpy(colours).repeat(len(turns), 1, 1, 1)
+    factors = torch.ones(len(turns), 4, dtype=torch.float64)
+    factors[:, 3] = torch.from_numpy(turns)
+    found = colour_jitter(images, factors, np.tile(np.arange(4), (len(turns), 1)))
+    for image, turn in zip(found, turns, strict=True):
+        close(image, oracle.hue(colours[0], turn))
+
+
+def test_neither_layout_nor_dtype_of_the_images_matters():
+    images, draws = bytes_of(60), uniform(60)
+    first, last = torch.contiguous_format, torch.channels_last
+    forms = [x.contiguous(memory_format=form) for x in (images, images.float()) for form in (first, last)]
+    expected, *others = (perturb_structure(form, draws, probability=1)[0] for form in forms)
+    for other in others:
+        torch.testing.assert_close(other, expected, rtol=0, atol=1e-4)
+    assert torch.equal(forms[2], images)
+    assert torch.equal(forms[3], images)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

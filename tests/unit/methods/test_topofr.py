@@ -8,19 +8,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.facts import run_facts
 from tests.oracles.topofr import release_step
 from topoface.data.batch import Batch
 from topoface.errors import UserError
 from topoface.functional.draws import SampleDraws
 from topoface.heads import ArcFace, ClassStatistics
-from topoface.methods import RunFacts, StepState, TopoFR
+from topoface.methods import StepState, TopoFR
 from topoface.methods import topofr as module
 from topoface.methods.topofr_settings import Alignment, Damage, Perturbation
 from topoface.recipe import Component
 from topoface.recipe.components import build
 from topoface.training.step import Hooks, forward_step
 
-FACTS = RunFacts(num_classes=7, embedding_dim=8, steps_per_epoch=10.0, trainable_embedding_scale=True)
+FACTS = run_facts(num_classes=7, embedding_dim=8, steps_per_epoch=10.0, trainable_embedding_scale=True)
 n = 12
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import pytest
 import torch
 
+from tests.facts import run_facts
 from topoface.errors import UserError
 from topoface.heads import ArcFace
 from topoface.methods import TopoFR
@@ -15,7 +16,7 @@ from topoface.methods.method import Method, RunFacts
 from topoface.recipe import SHORT_NAMES, Component, DataConfig, Recipe, components
 from topoface.recipe.components import build, check, check_recipe, describe
 
-FACTS = RunFacts(num_classes=5, embedding_dim=8, steps_per_epoch=3.0, trainable_embedding_scale=False)
+FACTS = run_facts(num_classes=5, embedding_dim=8, steps_per_epoch=3.0, trainable_embedding_scale=False)
 
 
 @dataclass(frozen=True, kw_only=True)

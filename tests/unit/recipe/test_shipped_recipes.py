@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from topoface.methods import RunFacts, TopoFR
+from tests.facts import run_facts
+from topoface.methods import TopoFR
 from topoface.models import build_model
 from topoface.recipe.components import build, check_recipe
 from topoface.recipe.files import dump_recipe, load_recipe, shipped_recipes
@@ -28,7 +29,7 @@ def test_a_shipped_recipe_loads_builds_and_survives_a_round_trip(name: str, tmp_
     copy = tmp_path / "copy.yaml"
     copy.write_text(dump_recipe(recipe))
     assert load_recipe(copy) == recipe
-    facts = RunFacts(
+    facts = run_facts(
         num_classes=5,
         embedding_dim=recipe.model.dimension,
         steps_per_epoch=10.0,
@@ -67,7 +68,7 @@ def test_published_settings_are_those_of_the_table(data: str, network: str, pres
     assert (recipe.training.batch_size, recipe.training.epochs, recipe.training.seed) == (512, epochs, 2048)
     assert recipe.optimizer.clip_norm == 5.0
     assert recipe.optimizer.clip_head == (preset == "release")
-    facts = RunFacts(num_classes=5, embedding_dim=512, steps_per_epoch=10.0, trainable_embedding_scale=True)
+    facts = run_facts(num_classes=5, embedding_dim=512, steps_per_epoch=10.0, trainable_embedding_scale=True)
     method = build(recipe.methods[0], "methods.0", facts)
     assert isinstance(method, TopoFR)
     assert method.isa.alpha == (alpha if preset == "paper" else 0.1)

@@ -1,0 +1,88 @@
+"""Frozen encoders: any trained embedder as a function of images, whose space other models can learn from."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from topoface.errors import UserError, missing_extra
+from topoface.models.files import load
+
+Encode = Callable[[Tensor, Tensor], Tensor]
+"""Aligned RGB faces, uint8 ``[n, 3, 112, 112]``, and their positions in the source, int64 ``[n]``, to unit rows, float32
+``[n, d]``; on the CPU, and safe to call from threads."""
+
+
+def open_encoder(path: str, *, num_images: int) -> Encode:
+    """Open a frozen encoder.
+
+    Args:
+        path: a model directory, an arcface_torch state dict (.pt, .pth), an ONNX embedder (.onnx, needs onnxruntime)
+            that takes RGB ``[n, 3, 112, 112]`` as ``(x - 127.5) / 127.5``, as InsightFace's do, or what
+            ``topoface embed`` wrote (.npy): a row for each image of the source, alike for an image and its mirror image.
+        num_images: of the source, which such a file must have rows for.
+
+    Raises:
+        UserError: nothing usable is there.
+    """
+    if path.endswith(".npy"):
+        return _stored(path, num_images)
+    if path.endswith(".onnx"):
+        return _onnx_encoder(path)
+    model = load(path).eval().requires_grad_(False)
+
+    def encode(images: Tensor, indices: Tensor) -> Tensor:  # noqa: ARG001
+        with torch.no_grad():  # not inference mode: its tensors cannot take part in a loss
+            return torch.nn.functional.normalize(model(images))
+
+    return encode
+
+
+def _stored(path: str, num_images: int) -> Encode:
+    try:
+        rows = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot be read ({error})", path, "make it with topoface embed") from error
+    if rows.ndim != 2 or len(rows) != num_images or rows.dtype != np.float32:
+        raise UserError(
+            f"holds {rows.dtype} {list(rows.shape)}, the source has {num_images} images",
+            path,
+            "make it with topoface embed from the same source",
+        )
+    return lambda images, indices: torch.from_numpy(rows[indices.numpy()])  # noqa: ARG005
+
+
+def _onnx_encoder(path: str) -> Encode:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise missing_extra("onnxruntime", "onnx", path) from None
+    if not Path(path).is_file():
+        raise UserError("there is no such file", path, "give an ONNX embedder")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # it runs in the loader's threads
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions have no common class but this
+        reason = str(error).splitlines()[0]
+        raise UserError(f"cannot be read ({reason})", path, "give an ONNX embedder of faces") from error
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    name, shape = inputs[0].name, list(inputs[0].shape)
+    one_at_a_time = shape[0] == 1
+    if len(inputs) != 1 or len(outputs) != 1 or shape[1:] != [3, 112, 112]:
+        raise UserError(
+            f"maps {len(inputs)} inputs, the first {shape}, to {len(outputs)} outputs",
+            path,
+            "give an embedder with one input [n, 3, 112, 112] and one output",
+        )
+
+    def encode(images: Tensor, indices: Tensor) -> Tensor:  # noqa: ARG001
+        pixels = ((images.float() - 127.5) / 127.5).contiguous().numpy()
+        parts = np.split(pixels, len(pixels)) if one_at_a_time else [pixels]
+        rows = np.concatenate([session.run(None, {name: part})[0] for part in parts])
+        return torch.nn.functional.normalize(torch.from_numpy(rows).flatten(1))
+
+    return encode
