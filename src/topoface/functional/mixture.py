@@ -183,7 +183,7 @@ def _em_loops(
 def update_mixture(
     entropy: Tensor, state: Tensor, *, memory: float = 0.9, iterations: int = 5, floor: float = 1e-2
 ) -> tuple[MixtureFit, Tensor]:
-    """One batch of the online fit: running sums in place of a fit of the batch alone (topofr.md section 5.2).
+    """One batch of the online fit: running sums in place of a fit of the batch alone.
 
     Args:
         entropy: float ``[n]``, n >= 1, nats, not negative.
@@ -195,12 +195,13 @@ def update_mixture(
     Returns:
         The fit and the new state, detached.
     """
-    if bool(state.isnan().any()):  # the first batch has no state yet
-        fit = fit_mixture(entropy, floor=floor)
-        return fit, torch.stack([fit.weight, fit.weight * fit.variance, fit.upper])
     entropy = entropy.to(torch.promote_types(entropy.dtype, torch.float32))
-    before = state.to(entropy)
     with torch.no_grad():
+        # the first batch has no state yet and is fitted alone, which costs little; a branch would wait for the device
+        first = fit_mixture(entropy, floor=floor)
+        alone = torch.stack([first.weight, first.weight * first.variance, first.upper])
+        fresh = state.isnan().any()
+        before = torch.where(fresh, alone, state.to(entropy))
         squares = entropy.square()
         upper = torch.maximum(memory * before[2] + (1 - memory) * entropy.max(), entropy.max())
         upper = upper.clamp_min(10 * floor)

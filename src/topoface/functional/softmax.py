@@ -30,7 +30,7 @@ def negative_log_likelihood(target: Tensor, rest_log_mass: Tensor, extra: Tensor
 
 
 def entropy_of(target: Tensor, rest_log_mass: Tensor, rest_entropy: Tensor, num_classes: int) -> Tensor:
-    """Entropy ``[n]`` in nats of the softmax over the target and the rest (topofr.md section 5.1).
+    """Entropy ``[n]`` in nats of the softmax over the target and the rest.
 
     With q the probability of the rest: H(q, 1-q) + q * (entropy within the rest). No epsilon and no
     cancellation at either end.

@@ -96,7 +96,7 @@ class TopoFR(Method):
     # --- RSP -------------------------------------------------------------------------------------------
 
     def perturb(self, images: Tensor, draws: SampleDraws) -> Tensor:
-        """A float32 view with some images blurred, greyed, colour-jittered or partly erased (topofr.md section 3)."""
+        """A float32 view with some images blurred, greyed, colour-jittered or partly erased."""
         if self.rsp.xi == 0:
             return images
         view, operation = perturb_structure(
@@ -236,7 +236,7 @@ class TopoFR(Method):
         )
 
     def sample_weight(self, stats: ClassStatistics) -> Tensor | None:
-        """Score omega ``[n]`` (section 5.3), None if both factors are off."""
+        """Score omega ``[n]``, None if both factors are off."""
         if not self.sde.active:
             return None
         through_focal, through_hardness = self.sde.gradient != "none", self.sde.gradient == "full"
@@ -290,7 +290,7 @@ class TopoFR(Method):
     # --- log -------------------------------------------------------------------------------------------
 
     def log_values(self) -> Mapping[str, Tensor | float]:
-        """The figures of section 9 for the last step; those of the two trees are worked out here, when they are read.
+        """The figures of the last step; those of the two trees are worked out here, when they are read.
 
         ``mean_latent_edge`` and ``scale_ratio`` are of the raw embeddings: they tell shrinking from alignment.
         """
