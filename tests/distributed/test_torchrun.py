@@ -18,6 +18,25 @@ METHODS: dict[str, list[dict[str, Any]]] = {
     "topofr": [
         {"class_path": "TopoFR", "init_args": {"isa": {"scope": "global", "warmup_epochs": 0.0}}},
     ],
+    "topofr taught by its own average": [
+        {
+            "class_path": "TopoFR",
+            "init_args": {"isa": {"scope": "global", "source": "teacher", "warmup_epochs": 0.0}},
+        },
+    ],
+    "topofr on few pixels, short edges": [
+        {
+            "class_path": "TopoFR",
+            "init_args": {
+                "isa": {
+                    "scope": "global",
+                    "source": "low_resolution",
+                    "shortest_share": 0.5,
+                    "warmup_epochs": 0.0,
+                }
+            },
+        },
+    ],
     "topofr with a trained scale and gradient through omega": [
         {
             "class_path": "TopoFR",

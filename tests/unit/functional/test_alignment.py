@@ -317,3 +317,28 @@ def test_ranks_of_ties_are_averaged():
     upper = np.triu_indices(5, 1)
     expected = oracle.spearman(matrix(points).numpy()[upper], matrix(latents).numpy()[upper])
     assert structure_report(matrix(points), latents, latent="raw").spearman == pytest.approx(expected)
+
+
+def test_the_shortest_edges_alone_by_hand():
+    """Of three edges the shorter two: (0,1), (1,2) of the source and (1,2), (2,3) of the latents."""
+    latents = column([0.0, 3, 4, 6])
+    assert structure_loss(matrix(LINE), latents, shortest_share=0.5) == (4 + 1 + 1 + 4) / 2
+    assert structure_loss(matrix(LINE), latents, shortest_share=0.5, reduction="edges") == 2.5
+    assert structure_loss(matrix(LINE), latents, shortest_share=0.01) == ((3 - 1) ** 2 + (1 - 2) ** 2) / 2
+
+
+def test_scales_are_those_of_the_whole_trees_when_few_edges_are_compared():
+    source, latents = matrix(cloud(seed=1)), cloud(seed=2)
+    some = {"norm": "mean_edge", "latent": "sphere", "shortest_share": 0.3}
+    one = structure_loss(source, latents, **some)
+    torch.testing.assert_close(structure_loss(3 * source, 7 * latents, **some), one)
+    points = latents.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: structure_loss(source, z, **some), points)
+
+
+@pytest.mark.parametrize(
+    ("share", "form"), [(0.0, "paired"), (1.5, "paired"), (0.5, "sorted"), (0.5, "random")]
+)
+def test_shares_that_mean_nothing_are_refused(share, form):
+    with pytest.raises(ValueError, match="shortest_share"):
+        structure_loss(matrix(LINE), column([0.0, 3, 4, 6]), form=form, shortest_share=share)

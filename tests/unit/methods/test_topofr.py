@@ -1,6 +1,7 @@
 """TopoFR as a method: its switches, presets, refusals and state (oracles 27-30 and 34 of topofr.md)."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from tests.oracles.topofr import release_step
 from topoface.data.batch import Batch
 from topoface.errors import UserError
 from topoface.functional.draws import SampleDraws
+from topoface.functional.persistence import h0_edges
+from topoface.functional.source_spaces import normalised_luminance
 from topoface.heads import ArcFace, ClassStatistics
 from topoface.methods import StepState, TopoFR
 from topoface.methods import topofr as module
@@ -356,3 +359,105 @@ def test_a_preset_without_and_with_further_arguments_is_applied(init_args: dict[
     assert (method.isa.form, method.isa.reduction, method.isa.latent) == ("sorted", "batch", "raw")
     assert (method.sde.fit, method.sde.focal) == ("release", "gate")
     assert method.rsp.xi == init_args.get("rsp", {}).get("xi", 0.2)
+
+
+def structure_of(points: Tensor) -> Tensor:
+    return (points[:, None] - points).double().norm(dim=2)
+
+
+@pytest.mark.parametrize(
+    ("source", "points"),
+    [
+        ("low_resolution", lambda images: torch.nn.functional.avg_pool2d(images.double(), 7).flatten(1)),
+        ("luminance", lambda images: normalised_luminance(images)),
+    ],
+)
+def test_the_source_space_is_the_one_asked_for(source: str, points: Any) -> None:
+    method = TopoFR(FACTS, isa=Alignment(source=source))  # type: ignore[arg-type]
+    batch = make_batch(method)
+    torch.testing.assert_close(
+        batch.extras["topofr_distances"].double(), structure_of(points(batch.images)), rtol=1e-4, atol=1e-4
+    )
+    assert torch.equal(batch.extras["topofr_edges"], h0_edges(structure_of(points(batch.images))))
+
+
+def test_an_encoder_is_the_source_space_and_is_not_saved(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(FACTS.num_images, 4)).astype(np.float32)
+    np.save(tmp_path / "rows.npy", rows)
+    method = TopoFR(FACTS, isa=Alignment(source="encoder", encoder=str(tmp_path / "rows.npy")))
+    batch = make_batch(method)
+    expected = structure_of(torch.from_numpy(rows[:n]))
+    torch.testing.assert_close(batch.extras["topofr_distances"].double(), expected, rtol=1e-5, atol=1e-6)
+    assert method.state_dict().keys() == TopoFR(FACTS).state_dict().keys()
+    terms, gradient = run_step(method, step=20)
+    assert float(terms["TopoFR/alignment"].detach()) > 0
+    assert gradient.isfinite().all()
+
+
+def test_a_teacher_follows_the_model_at_its_own_pace_and_is_not_trained() -> None:
+    facts = run_facts(num_classes=7)
+    method = TopoFR(facts, isa=Alignment(source="teacher", teacher_memory=0.75))
+    before = {name: value.clone() for name, value in facts.model.state_dict().items()}
+    with torch.no_grad():
+        for parameter in facts.model.parameters():
+            parameter.add_(1.0)
+    for buffer in facts.model.buffers():
+        buffer.fill_(3)
+    method.update(None)  # type: ignore[arg-type]
+    for name, now in facts.model.state_dict().items():
+        taught = method.state_dict()[f"_teacher.{name}"]
+        expected = 0.75 * before[name] + 0.25 * now if now.is_floating_point() else now
+        torch.testing.assert_close(taught, expected, msg=name)
+    assert not any(parameter.requires_grad for parameter in method.parameters())
+    gradient = run_step(method, step=20)[1]
+    assert gradient.isfinite().all()
+
+
+def test_a_teacher_that_equals_the_model_sees_its_structure() -> None:
+    facts = run_facts(num_classes=7)
+    method = TopoFR(
+        facts,
+        isa=Alignment(source="teacher", alpha_mode="fixed", warmup_epochs=0.0),
+        rsp=Perturbation(xi=0.0),
+    )
+    batch = make_batch()
+    embeddings = facts.model.eval()(batch.images)
+    head = ArcFace(8, 7, scale=16.0)
+    stats = head(embeddings, batch.labels, None, None, method.statistics_request())
+    state = StepState(batch=batch, embeddings=embeddings, stats=stats, class_loss=stats.loss.mean(), step=1)
+    assert method.penalties(state)["alignment"].item() == pytest.approx(0, abs=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"source": "luminance", "norm": "pixel_range"}, "use mean_edge or max"),
+        ({"source": "teacher", "view": "perturbed"}, "made from view clean"),
+        ({"source": "encoder"}, "name one with source encoder"),
+        ({"encoder": "model/"}, "only there"),
+        ({"shortest_share": 0.0}, "a share in"),
+        ({"shortest_share": 0.5, "form": "sorted"}, "use paired"),
+        ({"source": "teacher", "teacher_memory": 1.0}, "a share in"),
+    ],
+)
+def test_sources_that_cannot_work_are_refused(settings: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UserError, match=reason):
+        Alignment(**settings)
+
+
+def test_the_log_tells_shrinking_from_alignment() -> None:
+    """Raw embeddings of half the size halve the scale ratio and leave the overlap."""
+    logged = []
+    for size in (1.0, 0.5):
+        method = TopoFR(FACTS)
+        model = Model()
+        model.gain.data *= size
+        batch = make_batch(method, 20)
+        output = forward_step(
+            model, ArcFace(8, 7, scale=16.0), Hooks.of(torch.nn.ModuleList([method])), batch
+        )
+        assert output.terms
+        logged.append(method.log_values())
+    assert logged[1]["scale_ratio"] == pytest.approx(logged[0]["scale_ratio"] / 2, rel=1e-5)
+    assert logged[1]["mean_source_edge"] == logged[0]["mean_source_edge"]
+    assert logged[1]["tree_overlap"] == logged[0]["tree_overlap"]

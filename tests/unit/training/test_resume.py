@@ -70,6 +70,9 @@ RECIPES = {
         training={"accumulation": 2},
         optimizer={"name": "adamw", "lr": 0.01},
     ),
+    "taught by its own average": tiny_recipe(
+        methods=[{"class_path": "TopoFR", "init_args": {"isa": {"source": "teacher", "warmup_epochs": 0.0}}}]
+    ),
     "balanced": tiny_recipe(data={"sampling": "identity_balanced", "images_per_identity": 2}),
 }
 
