@@ -58,7 +58,7 @@ def step(
     output = forward_step(model, head, hooks, batch)
     output.total.backward()
     for method in hooks.update:
-        method.update(output.state)
+        method.update([output.state])
     assert torch.equal(images, before), "a method changed the clean batch"
     assert weight.grad is not None
     return output, weight.grad

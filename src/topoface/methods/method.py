@@ -1,6 +1,6 @@
 """What a method is: the places where a published idea may change a training step, all neutral by default."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -93,8 +93,8 @@ class Method(nn.Module):
         """Named scalars that join the sum of the loss, already weighted."""
         return {}
 
-    def update(self, state: StepState) -> None:
-        """Runs after the optimizer step, without gradient."""
+    def update(self, states: Sequence[StepState]) -> None:
+        """Runs after the optimizer step, without gradient; ``states`` are those of its micro-batches, in order."""
 
     def log_values(self) -> Mapping[str, Tensor | float]:
         """Named scalars, or short lists as 1-d tensors, of the last step; read only when a line of the log is written.

@@ -6,7 +6,7 @@ and the release's settings; the defaults are ours (docs/methods/topofr.md says w
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -153,7 +153,7 @@ class TopoFR(Method):
         assert self._teacher is not None
         return unit_rows(self._teacher.eval()(images))
 
-    def update(self, state: StepState) -> None:  # noqa: ARG002
+    def update(self, states: Sequence[StepState]) -> None:  # noqa: ARG002
         """Move the teacher towards the model."""
         if self._teacher is None:
             return

@@ -56,7 +56,7 @@ def optimizer_step(run: Run, micro_batches: Iterator[Batch], run_dir: Path) -> U
     run.optimizer.zero_grad()
     count = config.training.accumulation
     terms: dict[str, Tensor] = {}
-    indices: list[Tensor] = []
+    states: list[StepState] = []
     with step_randomness(run):
         for micro in range(count):
             batch = next(micro_batches).to(run.device)
@@ -65,15 +65,15 @@ def optimizer_step(run: Run, micro_batches: Iterator[Batch], run_dir: Path) -> U
                 torch.autograd.backward(output.total / count if count > 1 else output.total)
             for name, term in output.terms.items():
                 terms[name] = terms.get(name, 0.0) + term.detach() / count
-            indices.append(batch.indices)
+            states.append(output.state)
     average_gradients(list(run.methods.parameters()))
-    update = Update(terms=terms, norms=_clip(run), lr=lr, state=output.state)
+    update = Update(terms=terms, norms=_clip(run), lr=lr, state=states[-1])
     if not all_ranks_agree(torch.stack([*update.terms.values(), *update.norms.values()]).isfinite().all()):
-        raise _divergence(run, update, torch.cat(indices), run_dir)
+        raise _divergence(run, update, torch.cat([state.batch.indices for state in states]), run_dir)
     run.optimizer.step()
     with torch.no_grad():
         for method in run.hooks.update:
-            method.update(output.state)
+            method.update(states)
     return update
 
 

@@ -64,7 +64,7 @@ def take_step(method: TopoFR, step: int) -> Tensor:
     )
     output.total.backward()
     with torch.no_grad():
-        method.update(output.state)
+        method.update([output.state])
     return output.total
 
 

@@ -403,7 +403,7 @@ def test_a_teacher_follows_the_model_at_its_own_pace_and_is_not_trained() -> Non
             parameter.add_(1.0)
     for buffer in facts.model.buffers():
         buffer.fill_(3)
-    method.update(None)  # type: ignore[arg-type]
+    method.update([])
     for name, now in facts.model.state_dict().items():
         taught = method.state_dict()[f"_teacher.{name}"]
         expected = 0.75 * before[name] + 0.25 * now if now.is_floating_point() else now
