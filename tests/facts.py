@@ -17,5 +17,6 @@ def run_facts(
         embedding_dim=embedding_dim,
         steps_per_epoch=steps_per_epoch,
         trainable_embedding_scale=trainable_embedding_scale,
+        logit_scale=16.0,
         model=build_model("iresnet_compact", dimension=embedding_dim, seed=0),
     )

@@ -134,7 +134,7 @@ def test_weights_and_penalties_of_several_methods_combine() -> None:
         def penalties(self, state: Any) -> dict[str, Tensor]:
             return {"extra": state.embeddings.square().mean()}
 
-        def negatives(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        def negatives(self, embeddings: Tensor, batch: Batch) -> Tensor:
             return torch.tensor(3.0)
 
     head = heads.ArcFace(8, 5, scale=16.0)

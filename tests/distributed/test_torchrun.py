@@ -15,6 +15,11 @@ from topoface.recipe.files import dump_recipe
 
 METHODS: dict[str, list[dict[str, Any]]] = {
     "arcface": [],
+    "unpg": [{"class_path": "UNPG"}],
+    "unpg by rows, fence of genuine pairs, with topofr": [
+        {"class_path": "TopoFR", "init_args": {"isa": {"scope": "global", "warmup_epochs": 0.0}}},
+        {"class_path": "UNPG", "init_args": {"scope": "row", "filter": "positive"}},
+    ],
     "topofr": [
         {"class_path": "TopoFR", "init_args": {"isa": {"scope": "global", "warmup_epochs": 0.0}}},
     ],

@@ -80,3 +80,46 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     total = value.detach().clone()
     dist.all_reduce(total)
     return total / world_size()
+
+
+def max_over_ranks(value: Tensor) -> Tensor:
+    """Largest value of a detached tensor over the ranks, entry by entry."""
+    if world_size() == 1:
+        return value
+    top = value.detach().clone()
+    dist.all_reduce(top, dist.ReduceOp.MAX)
+    return top
+
+
+class _GatherForAll(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        ctx.count = rows.shape[0]
+        parts = [torch.empty_like(rows) for _ in range(world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        start = rank() * ctx.count
+        return total[start : start + ctx.count]
+
+
+def gather_for_all(rows: Tensor) -> Tensor:
+    """Like :func:`gather_rows`, for losses that differ between the ranks: the gradients of all of them come back summed."""
+    if world_size() == 1:
+        return rows
+    gathered: Tensor = _GatherForAll.apply(rows)  # type: ignore[no-untyped-call]
+    return gathered
+
+
+def logsumexp_over_ranks(share: Tensor) -> Tensor:
+    """Log of the sum of exp(share) over the ranks, differentiable; -inf where all shares are."""
+    if world_size() == 1:
+        return share
+    top = max_over_ranks(share)
+    empty = top == -torch.inf  # there is nothing to differentiate then, and no NaN to make
+    total = sum_over_ranks((share - top.where(~empty, 0)).exp())
+    return torch.where(empty, -torch.inf, total.where(~empty, 1).log() + top)

@@ -48,12 +48,16 @@ class ClassStatistics:
             kept because ``1 - p`` is 0 in float32 where ``-expm1(log p)`` is still exact.
         entropy: nats, of class logits only; detached unless requested otherwise.
         target_cosine: before the margin; detached.
+        extra_probability: of the extra mass in each row's softmax; detached; None where there was no such mass.
+        class_centers: the learned centers, ``[C, D]``, not normalised, carrying the graph; None where a head has none.
     """
 
     loss: Tensor
     target_log_probability: Tensor
     entropy: Tensor
     target_cosine: Tensor
+    extra_probability: Tensor | None = None
+    class_centers: Tensor | None = None
 
     @property
     def target_probability(self) -> Tensor:
@@ -84,7 +88,8 @@ class Head(Protocol):
             embeddings: float ``[n, D]``, not normalised.
             labels: int64 ``[n]``.
             shift: ``[n]``, added to the margin of each sample, or None.
-            extra: ``[n]`` or scalar, log-mass that joins each row's denominator, or None.
+            extra: log-mass that joins each row's denominator, or None: ``[n]``, complete; or a scalar, this process's
+                *share*, which the head joins with those of the other processes.
             request: which statistics the methods want.
         """
         ...

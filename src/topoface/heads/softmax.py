@@ -8,6 +8,7 @@ from torch.nn.functional import linear
 
 from topoface.errors import UserError
 from topoface.functional import margin as margins
+from topoface.functional.collectives import logsumexp_over_ranks
 from topoface.functional.directions import unit_rows
 from topoface.functional.draws import generator
 from topoface.functional.softmax import negative_log_likelihood, rest_of, row_entropy
@@ -69,6 +70,8 @@ class Softmax(nn.Module):
             target = self.scale * margined
             rest = rest_of(logits, labels)
             rest_log_mass = rest.logsumexp(1)
+            if extra is not None and extra.dim() == 0:
+                extra = logsumexp_over_ranks(extra)
             loss = negative_log_likelihood(target, rest_log_mass, extra)
             with torch.set_grad_enabled(request.differentiable and torch.is_grad_enabled()):
                 own = target if request.margin else self.scale * cosine
@@ -83,11 +86,19 @@ class Softmax(nn.Module):
             target_log_probability=log_probability,
             entropy=entropy,
             target_cosine=cosine.detach(),
+            extra_probability=None if extra is None else _share_of(extra, target, rest_log_mass),
+            class_centers=self.weight,
         )
 
     def extra_repr(self) -> str:
         """What print(head) shows."""
         return f"classes={self.num_classes}, dim={self.weight.shape[1]}, scale={self.scale}"
+
+
+@torch.no_grad()
+def _share_of(extra: Tensor, target: Tensor, rest_log_mass: Tensor) -> Tensor:
+    """Probability ``[n]`` of the extra mass beside all classes."""
+    return torch.sigmoid(extra - torch.logaddexp(target, rest_log_mass))
 
 
 class ArcFace(Softmax):

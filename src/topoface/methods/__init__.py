@@ -2,5 +2,6 @@
 
 from topoface.methods.method import Method, RunFacts, StepState
 from topoface.methods.topofr import TopoFR
+from topoface.methods.unpg import UNPG
 
-__all__ = ["Method", "RunFacts", "StepState", "TopoFR"]
+__all__ = ["UNPG", "Method", "RunFacts", "StepState", "TopoFR"]

@@ -21,6 +21,7 @@ class RunFacts:
         embedding_dim: width D of the embeddings.
         steps_per_epoch: optimizer steps of one pass over the training source (a float: batches straddle epochs).
         trainable_embedding_scale: whether the model's last normalisation has a trainable scale.
+        logit_scale: s, what the head multiplies cosines with; None if it has no such number.
         model: what is trained, not wrapped; for methods that follow its weights. Never to be trained by a method.
     """
 
@@ -29,6 +30,7 @@ class RunFacts:
     embedding_dim: int
     steps_per_epoch: float
     trainable_embedding_scale: bool
+    logit_scale: float | None
     model: EmbeddingModel
 
 
@@ -49,6 +51,11 @@ class StepState:
     stats: ClassStatistics
     class_loss: Tensor
     step: int
+
+    @property
+    def class_centers(self) -> Tensor | None:
+        """Learned class centers ``[C, D]`` with their graph, if the head has any."""
+        return self.stats.class_centers
 
 
 class Method(nn.Module):
@@ -73,12 +80,12 @@ class Method(nn.Module):
         """
         return images
 
-    def margin_shift(self, embeddings: Tensor, labels: Tensor) -> Tensor | None:  # noqa: ARG002
+    def margin_shift(self, embeddings: Tensor, batch: Batch) -> Tensor | None:  # noqa: ARG002
         """``[n]``, added to the margin of each sample."""
         return None
 
-    def negatives(self, embeddings: Tensor, labels: Tensor) -> Tensor | None:  # noqa: ARG002
-        """``[n]`` or scalar log-mass that joins each row's denominator."""
+    def negatives(self, embeddings: Tensor, batch: Batch) -> Tensor | None:  # noqa: ARG002
+        """Log-mass that joins each row's denominator: ``[n]``, or a scalar, this process's share of it (see ``Head``)."""
         return None
 
     def statistics_request(self) -> StatisticsRequest:

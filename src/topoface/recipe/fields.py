@@ -230,4 +230,5 @@ SHORT_NAMES = {
     "CombinedMargin": "topoface.heads.CombinedMargin",
     "Softmax": "topoface.heads.Softmax",
     "TopoFR": "topoface.methods.TopoFR",
+    "UNPG": "topoface.methods.UNPG",
 }

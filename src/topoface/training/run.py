@@ -104,6 +104,7 @@ def build_run(recipe: Recipe, device: torch.device) -> Run:
         embedding_dim=recipe.model.dimension,
         steps_per_epoch=order.steps_per_epoch,
         trainable_embedding_scale=recipe.model.trainable_scale,
+        logit_scale=getattr(head, "scale", None),
         model=model,
     )
     methods = nn.ModuleList(

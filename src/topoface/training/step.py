@@ -77,8 +77,8 @@ def forward_step(
 
     embeddings = model(view)  # [n, D] float32, not normalised: norms carry information
 
-    shift = _combine(torch.add, [m.margin_shift(embeddings, batch.labels) for m in hooks.margin_shift])
-    extra = _combine(torch.logaddexp, [m.negatives(embeddings, batch.labels) for m in hooks.negatives])
+    shift = _combine(torch.add, [m.margin_shift(embeddings, batch) for m in hooks.margin_shift])
+    extra = _combine(torch.logaddexp, [m.negatives(embeddings, batch) for m in hooks.negatives])
     stats = head(embeddings, batch.labels, shift, extra, hooks.request)
 
     weight = _combine(torch.mul, [m.sample_weight(stats) for m in hooks.sample_weight])
