@@ -50,6 +50,7 @@ class ClassStatistics:
         target_cosine: before the margin; detached.
         extra_probability: of the extra mass in each row's softmax; detached; None where there was no such mass.
         class_centers: the learned centers, ``[C, D]``, not normalised, carrying the graph; None where a head has none.
+        regulariser: scalar that joins the sum of the loss, not weighted by any method, carrying the graph; or None.
     """
 
     loss: Tensor
@@ -58,6 +59,7 @@ class ClassStatistics:
     target_cosine: Tensor
     extra_probability: Tensor | None = None
     class_centers: Tensor | None = None
+    regulariser: Tensor | None = None
 
     @property
     def target_probability(self) -> Tensor:

@@ -51,6 +51,15 @@ class Softmax(nn.Module):
         """Target logit ``[n]`` before scale; ``shift`` ``[n]`` is added to the margin of each sample."""
         return cosine if shift is None else margins.cosface(cosine, shift)
 
+    def target_logit(
+        self,
+        cosine: Tensor,
+        shift: Tensor | None,
+        embeddings: Tensor,  # noqa: ARG002
+    ) -> tuple[Tensor, Tensor | None]:
+        """Target logit ``[n]`` before scale and a regulariser or None; for margins that read the ``embeddings`` themselves."""
+        return self.margin(cosine, shift), None
+
     def forward(
         self,
         embeddings: Tensor,
@@ -64,7 +73,7 @@ class Softmax(nn.Module):
             wide = embeddings.float() if embeddings.dtype in (torch.float16, torch.bfloat16) else embeddings
             logits = self.scale * linear(unit_rows(wide), unit_rows(self.weight.to(wide.dtype)))
             cosine = logits.gather(1, labels[:, None])[:, 0] / self.scale
-            margined = self.margin(cosine, shift)
+            margined, regulariser = self.target_logit(cosine, shift, wide)
             if self.margin_gradient == "straight":
                 margined = margins.straight_through(margined, cosine)
             target = self.scale * margined
@@ -88,6 +97,7 @@ class Softmax(nn.Module):
             target_cosine=cosine.detach(),
             extra_probability=None if extra is None else _share_of(extra, target, rest_log_mass),
             class_centers=self.weight,
+            regulariser=regulariser,
         )
 
     def extra_repr(self) -> str:

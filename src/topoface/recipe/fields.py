@@ -228,6 +228,8 @@ SHORT_NAMES = {
     "ArcFace": "topoface.heads.ArcFace",
     "CosFace": "topoface.heads.CosFace",
     "CombinedMargin": "topoface.heads.CombinedMargin",
+    "MagFace": "topoface.heads.MagFace",
+    "AdaFace": "topoface.heads.AdaFace",
     "Softmax": "topoface.heads.Softmax",
     "TopoFR": "topoface.methods.TopoFR",
     "UNPG": "topoface.methods.UNPG",

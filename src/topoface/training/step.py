@@ -89,6 +89,8 @@ def forward_step(
         batch=batch, embeddings=embeddings, stats=stats, class_loss=class_loss, step=batch.draws.step
     )
     terms = {"class": class_loss}
+    if stats.regulariser is not None:
+        terms["regulariser"] = stats.regulariser
     for method in hooks.penalties:
         terms |= {f"{type(method).__name__}/{name}": value for name, value in method.penalties(state).items()}
     return StepOutput(terms=terms, state=state)
