@@ -57,7 +57,7 @@ def add(commands: Commands) -> None:
         "curve", _curve, "Discrepancy, scale and tree overlap over training, from the logs of runs."
     )
     curve.add_argument("runs", metavar="RUN", nargs="+", help="a run directory, or its metrics.jsonl")
-    _common(curve)
+    _out_option(curve)
 
     hardness = actions.command(
         "hardness",
@@ -91,12 +91,16 @@ def add(commands: Commands) -> None:
         "Run a study whose grid has one or two keys (alpha and xi, say), and draw what came out.",
     )
     sweep.add_argument("file", metavar="STUDY.yaml", type=Path)
-    _common(sweep)
+    _out_option(sweep)
 
 
 def _common(parser: Parser) -> None:
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default runs/topology/ACTION")
+    _out_option(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="draws the images (default 0)")
+
+
+def _out_option(parser: Parser) -> None:
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default runs/topology/ACTION")
 
 
 def _out(arguments: argparse.Namespace) -> Path:

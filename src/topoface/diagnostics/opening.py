@@ -1,12 +1,17 @@
 """What diagnostics look at: faces of a source or of verification pairs, models, and runs with their heads."""
 
-from collections.abc import Iterator
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from topoface.data import open_source
@@ -94,20 +99,48 @@ def embed_raw(model: EmbeddingModel, images: NDArray[np.uint8], *, batch_size: i
 
 
 def open_run(path: str) -> Run:
-    """A run at its newest checkpoint, on the CPU: model, head, methods and training data.
+    """A run at its newest checkpoint, on the CPU: model, head and training data; methods and optimizer are fresh.
 
     Raises:
-        UserError: no run is there, it has no checkpoint, or its data are gone.
+        UserError: no run is there, it has no checkpoint, or its data are gone or others than it was trained on.
     """
     run_dir = Path(path)
     recipe_file = run_dir / "recipe.yaml"
     if not recipe_file.is_file():
         raise UserError("is no run directory (it has no recipe.yaml)", path, "give a folder that train wrote")
-    messages: list[str] = []
-    state = load_newest(run_dir / "checkpoints", messages.append)
+    state = load_newest(run_dir / "checkpoints", partial(print, file=sys.stderr))
     if state is None:
         raise UserError("has no checkpoint", path, "train it, or give another run")
     run = build_run(load_recipe(recipe_file, []), torch.device("cpu"))
-    run.load_state_dict(state)
+    if state["identity"]["data"] != run.identity()["data"]:
+        what = f"was trained on other data than now lie in {run.recipe.data.train}"
+        raise UserError(what, path, "restore them, or train anew")
+    run.model.load_state_dict(state["model"])
+    run.head.load_state_dict(state["head"])
+    run.step = int(state["step"])
     run.model.eval()
     return run
+
+
+def short_names(paths: Sequence[str]) -> list[str]:
+    """What tells paths apart, without the folders that they share at either end; repeats get a number."""
+    parts = [Path(path).parts or (path,) for path in paths]
+    if len(set(parts)) == 1:
+        names = ["/".join(part[-2:]) for part in parts]
+    else:
+        start, stop = _shared(parts), _shared([part[::-1] for part in parts])
+        names = [str(Path(*(part[start : max(len(part) - stop, start + 1)] or part[-1:]))) for part in parts]
+    repeated = {name for name, count in Counter(names).items() if count > 1}
+    return [f"{name} ({names[: i + 1].count(name)})" if name in repeated else name for i, name in enumerate(names)]
+
+
+def _shared(parts: Sequence[Sequence[str]]) -> int:
+    """With how many equal members all begin."""
+    columns = zip(*parts, strict=False)
+    return next((i for i, column in enumerate(columns) if len(set(column)) > 1), min(map(len, parts)))
+
+
+def progress_bar(unit: str) -> Progress:
+    """A bar with count and time left on the terminal's error stream."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+    return Progress(*columns, TimeRemainingColumn(), console=Console(file=sys.stderr), transient=True)

@@ -55,11 +55,13 @@ class Face:
         jpeg: base64, see `topoface.evaluation.report.jpeg_of`.
         name: file or record, for people who cannot see it.
         lines: short, below it.
+        beside: other faces to compare it with, to its right, JPEG and name of each.
     """
 
     jpeg: str
     name: str
     lines: Sequence[str]
+    beside: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

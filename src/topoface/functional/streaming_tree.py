@@ -61,7 +61,11 @@ def pixel_tree(images: Tensor, *, block: int = 1024) -> tuple[Tensor, Tensor]:
         int64 ``[n - 1, 2]`` as `h0_edges`, and int64 ``[n - 1]``, squared distances in grey levels.
     """
     pixels = images.flatten(1)
-    squares = torch.cat([_squares(_centred(part)) for part in pixels.split(block)]) if len(pixels) else pixels
+    squares = (
+        torch.cat([_squares(_centred(part)) for part in torch.split(pixels, block)])
+        if len(pixels)
+        else pixels
+    )
 
     def between(a: slice, b: slice) -> Tensor:
         if a == b:
@@ -125,7 +129,7 @@ def _centred(pixels: Tensor) -> Tensor:
 
 def _squares(centred: Tensor) -> Tensor:
     """int64 ``[n]``: the exact squared lengths of int8 rows."""
-    parts = [part.float().square().sum(1).long() for part in centred.split(_EXACT_COLUMNS, 1)]
+    parts = [part.float().square().sum(1).long() for part in torch.split(centred, _EXACT_COLUMNS, dim=1)]
     return torch.stack(parts).sum(0)
 
 
@@ -135,6 +139,6 @@ def _products(left: Tensor, right: Tensor) -> Tensor:
     if min(*left.shape, len(right)) > 1 and left.shape[1] <= _INT32_COLUMNS and int8_product_is_exact("cpu"):
         return torch._int_mm(left, right.T).long()
     total = torch.zeros(len(left), len(right), dtype=torch.int64)
-    for a, b in zip(left.split(_EXACT_COLUMNS, 1), right.split(_EXACT_COLUMNS, 1), strict=True):
+    for a, b in zip(*(torch.split(side, _EXACT_COLUMNS, dim=1) for side in (left, right)), strict=True):
         total += (a.float() @ b.float().T).long()
     return total
