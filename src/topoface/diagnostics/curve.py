@@ -31,6 +31,7 @@ MOST_POINTS = 400  # of a line; a long log must not make a large page
 DASHED = (0, (4, 2))
 PANELS = {
     "discrepancy": "discrepancy",
+    "paired": "discrepancy, free of scale",
     "scale": "scale",
     "overlap": "common edges, %",
     "gradient_ratio": "gradient ratio",
@@ -128,6 +129,11 @@ def _curves(logs: Mapping[str, Log]) -> Section:
                 name=f"runs_{number}" if len(groups) > 1 else "runs",
                 caption="From top: alignment loss before its weight"
                 + (
+                    ", paired discrepancy of unit embeddings with each space in its mean edge"
+                    if "paired" in keys
+                    else ""
+                )
+                + (
                     ", mean tree edge of the raw embeddings over that of the images (dashed: 1)"
                     if "scale" in keys
                     else ""
@@ -157,6 +163,7 @@ def _verdicts(logs: Mapping[str, Log], verdicts: Mapping[str, Verdict]) -> Secti
                 name,
                 verdicts[name].kind,
                 _ends(log, "discrepancy", ".3g"),
+                _ends(log, "paired", ".3g"),
                 _ends(log, "scale", ".2g"),
                 _ends(log, "overlap", ".1%"),
                 chance,
@@ -172,6 +179,7 @@ def _verdicts(logs: Mapping[str, Log], verdicts: Mapping[str, Verdict]) -> Secti
                 "",
                 "verdict",
                 "discrepancy",
+                "free of scale",
                 "scale",
                 "common edges",
                 "chance",

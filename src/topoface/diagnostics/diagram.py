@@ -142,15 +142,16 @@ def _reading(highest: int, *, asked: bool) -> Section:
         )
     elif highest < 2:
         left_out.append(f"what lies above H{highest} is left out (--homology)")
+    said = "; ".join(left_out)
     return Section(
         title="How to read this page",
         text=(
             "A bar of H0 is a group of images that joins another at its death; one of H1 is a loop that appears at its birth and is filled "
             "at its death; one of H2 a hollow. Most bars are short and say nothing but that points are spread by chance.\n\n"
             "The null is a cloud of Gaussian points with the same covariance: the same spread, the same effective dimension, but no clusters, "
-            "loops or hollows of its own. What the faces have more or less of than the null is shape; what both have is sampling. "
+            "loops or hollows of its own. What the faces have more or less of than the null is shape, uneven density included; what both have is sampling. "
             "Where several samples were drawn, ranges are the least and the most of them; samples of a large part of the set overlap, so "
-            "their range is narrower than that of new faces.\n\n" + "; ".join(left_out).capitalize() + "."
+            "their range is narrower than that of new faces.\n\n" + said[0].upper() + said[1:] + "."
         ),
     )
 

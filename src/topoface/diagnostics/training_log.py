@@ -18,10 +18,12 @@ Trend = Literal["rose", "fell", "did not change"]
 
 KEYS = {
     "discrepancy": "TopoFR/alignment",
+    "paired": "TopoFR/discrepancy_paired",
     "scale": "TopoFR/scale_ratio",
     "overlap": "TopoFR/tree_overlap",
     "gradient_ratio": "TopoFR/gradient_ratio",
     "probability": "class/target_probability",
+    "chance": "TopoFR/chance_overlap",
 }
 LEAST_LINES = 6  # below that, noise cannot be told from change
 ENDS = 5  # the beginning and the end of a run are a fifth of its lines each
@@ -36,7 +38,7 @@ class Log:
         path: as given.
         steps: float64 ``[lines]``.
         values: by key of `KEYS`, float64 ``[lines]``; a key that no line has is absent.
-        points: images whose trees were compared, None where no recipe lies beside the log.
+        points: images whose trees were compared; for older logs from the recipe beside them, None where there is none.
         methods: what the recipe says of them.
     """
 
@@ -107,6 +109,8 @@ def read_log(path: str) -> Log:
             "give a run with alignment; topoface topology discrepancy compares models of any run",
         )
     points, methods = _from_recipe(file.with_name("recipe.yaml"))
+    if "chance" in values:
+        points = round(2 / float(np.nanmedian(values.pop("chance"))))
     steps = np.array([_number(line["step"]) for line in lines])
     return Log(path=path, steps=steps, values=values, points=points, methods=methods)
 

@@ -293,6 +293,7 @@ class TopoFR(Method):
         """The figures of the last step; those of the two trees are worked out here, when they are read.
 
         ``mean_latent_edge`` and ``scale_ratio`` are of the raw embeddings: they tell shrinking from alignment.
+        ``discrepancy_paired`` is free of scale whatever the form, so that runs can be compared.
         """
         values: dict[str, Tensor | float] = dict(self._logged)
         if self._aligned is not None and len(self._aligned[2]) > 1:
@@ -302,6 +303,8 @@ class TopoFR(Method):
             if self.isa.latent == "sphere":
                 measured = structure_report(distances, latents, latent="sphere", source_edges=edges)
             values["tree_overlap"] = measured.overlap
+            values["chance_overlap"] = measured.chance_overlap
+            values["discrepancy_paired"] = measured.paired
             values["mean_source_edge"] = raw.mean_source_edge
             values["mean_latent_edge"] = raw.mean_latent_edge
             values["scale_ratio"] = raw.scale_ratio
