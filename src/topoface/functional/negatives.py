@@ -8,8 +8,9 @@ The embedding pairs come as blocks of rows, and the cosines are never stored: B 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -24,6 +25,7 @@ Side = Literal["both", "upper"]
 Scope = Literal["batch", "row"]
 
 BLOCK_ROWS = 256
+STORED_PAIRS = 2**20  # so many cosines are kept between the passes over them; more are made anew each time
 
 
 def pair_bounds(
@@ -148,8 +150,16 @@ class PairBatch:
     row_labels: Tensor
     column_labels: Tensor
 
-    def blocks(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    def blocks(self) -> Iterable[tuple[slice, Tensor, Tensor]]:
         """Rows, detached cosines ``[block, B]`` in [-1, 1], and which of them are of different identities."""
+        few = len(self.rows) * len(self.columns) <= STORED_PAIRS
+        return self._stored if few else self._made()
+
+    @cached_property
+    def _stored(self) -> list[tuple[slice, Tensor, Tensor]]:
+        return list(self._made())
+
+    def _made(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
         columns = self.columns.detach().T
         for start in range(0, len(self.rows), BLOCK_ROWS):
             part = slice(start, start + BLOCK_ROWS)
@@ -263,19 +273,20 @@ class _PairLogMass(torch.autograd.Function):
             ]
         )
         mass = masses.logsumexp(0) - math.log(2) if scope == "batch" else masses
-        ctx.save_for_backward(rows, columns, batch.row_labels, batch.column_labels, low, high, mass)
-        ctx.scale, ctx.scope = scale, scope
+        ctx.save_for_backward(rows, columns, low, high, mass)
+        ctx.scale, ctx.scope, ctx.batch = scale, scope, batch
         return mass
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        rows, columns, row_labels, column_labels, low, high, mass = ctx.saved_tensors
-        batch = PairBatch(rows=rows, columns=columns, row_labels=row_labels, column_labels=column_labels)
+        rows, columns, low, high, mass = ctx.saved_tensors
         # of an unordered pair both orders are counted, each half
         factor = ctx.scale * gradient * (0.5 if ctx.scope == "batch" else 1.0)
-        to_rows, to_columns = torch.zeros_like(rows), torch.zeros_like(columns)
-        for part, cosines, negative in batch.blocks():
+        # on one process the slopes of scope batch are symmetric: what goes to the columns goes to the rows as well
+        symmetric = ctx.scope == "batch" and ctx.batch.rows is ctx.batch.columns
+        to_rows, to_columns = torch.zeros_like(rows), None if symmetric else torch.zeros_like(columns)
+        for part, cosines, negative in ctx.batch.blocks():
             kept = _kept(cosines, negative, low, high)
             level = mass if ctx.scope == "batch" else mass[part, None]
             slope = (
@@ -283,8 +294,9 @@ class _PairLogMass(torch.autograd.Function):
             )  # no kept pair: no -inf either
             slope *= factor if ctx.scope == "batch" else factor[part, None]
             to_rows[part] = slope @ columns
-            to_columns.addmm_(slope.T, rows[part])
-        return to_rows, to_columns, None, None, None, None, None
+            if to_columns is not None:
+                to_columns.addmm_(slope.T, rows[part])
+        return 2 * to_rows if symmetric else to_rows, to_columns, None, None, None, None, None
 
 
 def _count(batch: PairBatch) -> Tensor:
