@@ -18,5 +18,7 @@ def run_facts(
         steps_per_epoch=steps_per_epoch,
         trainable_embedding_scale=trainable_embedding_scale,
         logit_scale=16.0,
+        margin_room=0.5,
+        has_class_centers=True,
         model=build_model("iresnet_compact", dimension=embedding_dim, seed=0),
     )

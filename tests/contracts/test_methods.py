@@ -1,5 +1,7 @@
 """What every method promises, with every head; presets are members of their own."""
 
+import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from torch import Tensor
 from tests.facts import run_facts
 from topoface import heads
 from topoface.data.batch import Batch
+from topoface.errors import UserError
 from topoface.functional.draws import SampleDraws
 from topoface.methods import Method
 from topoface.methods.method import with_hook
@@ -100,6 +103,33 @@ def test_log_values_are_finite_numbers(name: str, preset: str | None) -> None:
     values = {key: torch.as_tensor(value).double() for key, value in method.log_values().items()}
     assert values
     assert all(value.isfinite().all() and value.ndim <= 1 for value in values.values()), values
+
+
+PAIRS = list(itertools.combinations(sorted({name for name, _ in METHODS}), 2))
+
+
+@pytest.mark.parametrize("names", [*PAIRS, tuple(sorted({name for name, _ in METHODS}))], ids="+".join)
+@pytest.mark.parametrize("head_name", HEADS)
+def test_methods_compose_with_each_other_and_every_head(names: tuple[str, ...], head_name: str) -> None:
+    """Finite terms and gradients, every term under its own name, and class statistics as without the others."""
+    head = CLASSES[head_name](8, 5)
+    facts = dataclasses.replace(FACTS, logit_scale=head.scale, margin_room=head.margin_room)
+    if head_name == "Softmax" and "JLCC" in names:
+        with pytest.raises(UserError, match="no margin to shift"):
+            build(Component(class_path="JLCC"), "methods.0", facts)
+        return
+    methods = [build(Component(class_path=name), f"methods.{i}", facts) for i, name in enumerate(names)]
+    for number in (3, 40):  # before and after JLCC's start
+        output, gradient = step(methods, CLASSES[head_name](8, 5), number=number)
+        assert gradient.isfinite().all()
+        assert all(term.isfinite() for term in output.terms.values())
+    owners = {name.partition("/")[0] for name in output.terms} - {"class", "regulariser"}
+    assert owners <= set(names)
+    if "JLCC" not in names:  # which moves the margins on purpose
+        plain, _ = step(
+            [methods[names.index("TopoFR")]] if "TopoFR" in names else [], CLASSES[head_name](8, 5), number=40
+        )
+        assert torch.equal(output.state.stats.entropy, plain.state.stats.entropy)
 
 
 def test_hooks_that_a_method_does_not_override_are_never_called() -> None:

@@ -16,6 +16,7 @@ from topoface.recipe.files import dump_recipe
 METHODS: dict[str, list[dict[str, Any]]] = {
     "arcface": [],
     "unpg": [{"class_path": "UNPG"}],
+    "jlcc": [{"class_path": "JLCC", "init_args": {"start_epochs": 1.0, "ramp_epochs": 0.0}}],
     "unpg by rows, fence of genuine pairs, with topofr": [
         {"class_path": "TopoFR", "init_args": {"isa": {"scope": "global", "warmup_epochs": 0.0}}},
         {"class_path": "UNPG", "init_args": {"scope": "row", "filter": "positive"}},
@@ -72,7 +73,7 @@ def python(processes: int, *arguments: str) -> None:
 def recipe_file(folder: Path, methods: list[dict[str, Any]]) -> str:
     recipe = tiny_recipe(
         methods=methods,
-        training={"steps": 3, "accumulation": 2, "batch_size": 16},
+        training={"steps": 4, "accumulation": 2, "batch_size": 16},
         optimizer={"lr": 0.01},
     )
     (folder / "recipe.yaml").write_text(dump_recipe(recipe))

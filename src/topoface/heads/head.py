@@ -72,7 +72,10 @@ MARGIN_STATISTICS = StatisticsRequest()
 
 
 class Head(Protocol):
-    """Class supervision. Built as ``Head(embedding_dim, num_classes, seed=..., **init_args)``."""
+    """Class supervision. Built as ``Head(embedding_dim, num_classes, seed=..., **init_args)``.
+
+    What methods may want to know of it is optional: ``scale``, ``margin_room`` and ``has_class_centers``, see ``RunFacts``.
+    """
 
     num_classes: int
 

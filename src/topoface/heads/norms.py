@@ -63,6 +63,11 @@ class MagFace(Softmax):
         self.least_margin, self.greatest_margin = least_margin, greatest_margin
         self.strength, self.easy_margin, self.continuation = strength, easy_margin, continuation
 
+    @property
+    def margin_room(self) -> float | None:
+        """Within [0, pi / 2)."""
+        return min(self.least_margin, torch.pi / 2 - self.greatest_margin)
+
     def target_logit(
         self, cosine: Tensor, shift: Tensor | None, embeddings: Tensor
     ) -> tuple[Tensor, Tensor | None]:
@@ -120,6 +125,11 @@ class AdaFace(Softmax):
         # running mean and deviation of the lengths; NaN: none yet
         self.norm_statistics: Tensor
         self.register_buffer("norm_statistics", torch.full((2,), torch.nan, dtype=torch.float64))
+
+    @property
+    def margin_room(self) -> float | None:
+        """Up to pi / 2; the angle may be negative here."""
+        return torch.pi / 2 - self.m
 
     def target_logit(
         self, cosine: Tensor, shift: Tensor | None, embeddings: Tensor

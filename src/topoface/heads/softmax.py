@@ -31,6 +31,8 @@ class Softmax(nn.Module):
             as if there were no margin, which is what arcface_torch's released code does.
     """
 
+    has_class_centers = True
+
     def __init__(
         self,
         embedding_dim: int,
@@ -46,6 +48,11 @@ class Softmax(nn.Module):
         self.num_classes, self.scale, self.margin_gradient = num_classes, scale, margin_gradient
         centers = generator(seed, "class_centers").normal(0.0, 0.01, (num_classes, embedding_dim))
         self.weight = nn.Parameter(torch.from_numpy(centers).float())
+
+    @property
+    def margin_room(self) -> float | None:
+        """How far the margin may be shifted either way and still be one; None where there is no margin to shift."""
+        return None
 
     def margin(self, cosine: Tensor, shift: Tensor | None) -> Tensor:
         """Target logit ``[n]`` before scale; ``shift`` ``[n]`` is added to the margin of each sample."""
@@ -136,6 +143,11 @@ class ArcFace(Softmax):
             raise UserError(f"is {margin}", "head.init_args.margin", "give radians in [0, pi), usually 0.5")
         self.m, self.continuation = margin, continuation
 
+    @property
+    def margin_room(self) -> float | None:
+        """Within [0, pi / 2)."""
+        return min(self.m, torch.pi / 2 - self.m)
+
     def margin(self, cosine: Tensor, shift: Tensor | None) -> Tensor:
         """cos(theta + m + shift)."""
         return margins.arcface(cosine, self.m if shift is None else self.m + shift, self.continuation)
@@ -161,6 +173,11 @@ class CosFace(Softmax):
     ) -> None:
         super().__init__(embedding_dim, num_classes, **softmax)
         self.m = margin
+
+    @property
+    def margin_room(self) -> float | None:
+        """Down to 0."""
+        return self.m
 
     def margin(self, cosine: Tensor, shift: Tensor | None) -> Tensor:
         """cos(theta) - m - shift."""
@@ -196,6 +213,11 @@ class CombinedMargin(Softmax):
             raise UserError(f"is {multiplier}", "head.init_args.multiplier", "give m1 >= 1")
         self.multiplier, self.angular, self.additive = multiplier, angular, additive
         self.continuation = continuation
+
+    @property
+    def margin_room(self) -> float | None:
+        """Within [0, pi / 2)."""
+        return min(self.angular, torch.pi / 2 - self.angular)
 
     def margin(self, cosine: Tensor, shift: Tensor | None) -> Tensor:
         """cos(m1 theta + m2 + shift) - m3."""

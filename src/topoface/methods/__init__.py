@@ -1,7 +1,8 @@
 """What a published method changes in a training step: one file a method."""
 
+from topoface.methods.jlcc import JLCC
 from topoface.methods.method import Method, RunFacts, StepState
 from topoface.methods.topofr import TopoFR
 from topoface.methods.unpg import UNPG
 
-__all__ = ["UNPG", "Method", "RunFacts", "StepState", "TopoFR"]
+__all__ = ["JLCC", "UNPG", "Method", "RunFacts", "StepState", "TopoFR"]

@@ -22,6 +22,8 @@ class RunFacts:
         steps_per_epoch: optimizer steps of one pass over the training source (a float: batches straddle epochs).
         trainable_embedding_scale: whether the model's last normalisation has a trainable scale.
         logit_scale: s, what the head multiplies cosines with; None if it has no such number.
+        margin_room: how far the head's margin may be shifted either way, in its own unit; None if it has none.
+        has_class_centers: whether the head learns a center for each identity.
         model: what is trained, not wrapped; for methods that follow its weights. Never to be trained by a method.
     """
 
@@ -31,6 +33,8 @@ class RunFacts:
     steps_per_epoch: float
     trainable_embedding_scale: bool
     logit_scale: float | None
+    margin_room: float | None
+    has_class_centers: bool
     model: EmbeddingModel
 
 

@@ -233,4 +233,5 @@ SHORT_NAMES = {
     "Softmax": "topoface.heads.Softmax",
     "TopoFR": "topoface.methods.TopoFR",
     "UNPG": "topoface.methods.UNPG",
+    "JLCC": "topoface.methods.JLCC",
 }

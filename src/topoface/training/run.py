@@ -105,6 +105,8 @@ def build_run(recipe: Recipe, device: torch.device) -> Run:
         steps_per_epoch=order.steps_per_epoch,
         trainable_embedding_scale=recipe.model.trainable_scale,
         logit_scale=getattr(head, "scale", None),
+        margin_room=getattr(head, "margin_room", None),
+        has_class_centers=getattr(head, "has_class_centers", False),
         model=model,
     )
     methods = nn.ModuleList(
