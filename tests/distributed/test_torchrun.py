@@ -91,7 +91,8 @@ def test_two_processes_train_as_one_in_float64(name: str, tmp_path: Path) -> Non
         python(processes, "tests.distributed.steps", recipe, str(out))
         results.append(json.loads(out.read_text()))
     one, two = results
-    np.testing.assert_allclose(two["lines"], one["lines"], rtol=1e-9)
+    for mine, alone in zip(two["lines"], one["lines"], strict=True):  # a method may start later than the run
+        np.testing.assert_allclose(mine, alone, rtol=1e-9)
     np.testing.assert_allclose(two["weights"], one["weights"], rtol=1e-8, atol=1e-10)
 
 

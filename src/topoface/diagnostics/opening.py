@@ -131,7 +131,9 @@ def short_names(paths: Sequence[str]) -> list[str]:
         start, stop = _shared(parts), _shared([part[::-1] for part in parts])
         names = [str(Path(*(part[start : max(len(part) - stop, start + 1)] or part[-1:]))) for part in parts]
     repeated = {name for name, count in Counter(names).items() if count > 1}
-    return [f"{name} ({names[: i + 1].count(name)})" if name in repeated else name for i, name in enumerate(names)]
+    return [
+        f"{name} ({names[: i + 1].count(name)})" if name in repeated else name for i, name in enumerate(names)
+    ]
 
 
 def _shared(parts: Sequence[Sequence[str]]) -> int:
