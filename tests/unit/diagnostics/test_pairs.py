@@ -189,6 +189,9 @@ def test_chance_of_a_normal_lies_between_both_yardsticks() -> None:
     assert normal == pytest.approx(200_000 * 3.167e-5, rel=0.1)
     assert normal < tail
     assert math.isnan(expected_above(counts_of(torch.from_numpy(values)), 0.2)[1])  # within the bulk
+    falling = -np.log((np.arange(200_000) + 0.5) / 200_000) / 25 - 0.5  # exponential, at its quantiles
+    tail = expected_above(counts_of(torch.from_numpy(falling.clip(-1, 1))), -0.1)[1]
+    assert tail == pytest.approx(200_000 * math.exp(-25 * 0.4), rel=0.02)
 
 
 def test_replicates_scatter_about_the_figure_and_are_alike_for_all_runs() -> None:
@@ -228,6 +231,8 @@ def test_people_under_two_labels_come_first_and_nobody_else_is_listed() -> None:
         assert pair.mean == pytest.approx(float((one @ other.T).mean()))
         assert (pair.pairs, pair.highest) == (9, float((one @ other.T).max()))
         assert pair.above == int((one @ other.T > measured.positive).sum()) > 0
+    evidence = sorted((9 / 10 * pair.mean for pair in found), reverse=True)  # of 9 pairs each
+    assert [pair.evidence for pair in found] == pytest.approx(evidence)
     assert measured.suspicious.count == sum(pair.above for pair in found)
     assert measured.suspicious.cosines[0] == measured.every.highest
     assert max(expected_above(measured.every.counts, measured.positive)) < measured.suspicious.count
