@@ -49,7 +49,7 @@ def _samples(text: str) -> int | None:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from topoface.diagnostics.clusters import report
+    from topoface.diagnostics.clusters.report import report
 
     import_from_here()
     report(

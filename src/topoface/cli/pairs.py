@@ -40,7 +40,7 @@ def add(commands: Commands) -> None:
 
 
 def _distribution(arguments: argparse.Namespace) -> int:
-    from topoface.diagnostics.pairs import distribution
+    from topoface.diagnostics.pairs.distribution import distribution
 
     import_from_here()
     distribution(

@@ -109,7 +109,7 @@ def _out(arguments: argparse.Namespace) -> Path:
 
 
 def _diagram(arguments: argparse.Namespace) -> int:
-    from topoface.diagnostics.diagram import diagram
+    from topoface.diagnostics.topology.diagram import diagram
 
     diagram(
         arguments.faces,
@@ -122,7 +122,7 @@ def _diagram(arguments: argparse.Namespace) -> int:
 
 
 def _discrepancy(arguments: argparse.Namespace) -> int:
-    from topoface.diagnostics.discrepancy import discrepancy
+    from topoface.diagnostics.topology.discrepancy import discrepancy
 
     discrepancy(
         arguments.faces,
@@ -136,14 +136,14 @@ def _discrepancy(arguments: argparse.Namespace) -> int:
 
 
 def _curve(arguments: argparse.Namespace) -> int:
-    from topoface.diagnostics.curve import curve
+    from topoface.diagnostics.topology.curve import curve
 
     curve(arguments.runs, out=_out(arguments))
     return 0
 
 
 def _hardness(arguments: argparse.Namespace) -> int:
-    from topoface.diagnostics.hardness import hardness
+    from topoface.diagnostics.topology.hardness import hardness
 
     import_from_here()
     hardness(arguments.run_dir, samples=arguments.samples, seed=arguments.seed, out=_out(arguments))
@@ -151,7 +151,7 @@ def _hardness(arguments: argparse.Namespace) -> int:
 
 
 def _gallery(arguments: argparse.Namespace) -> int:
-    from topoface.diagnostics.gallery import gallery
+    from topoface.diagnostics.topology.gallery import gallery
 
     import_from_here()
     gallery(
@@ -166,7 +166,7 @@ def _gallery(arguments: argparse.Namespace) -> int:
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
-    from topoface.diagnostics.sweep import sweep
+    from topoface.diagnostics.topology.sweep import sweep
 
     import_from_here()
     return sweep(arguments.file, out=_out(arguments))

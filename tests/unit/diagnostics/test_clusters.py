@@ -18,16 +18,16 @@ from topoface import cli
 from topoface.data import open_source
 from topoface.data.synthetic import SyntheticSource
 from topoface.diagnostics.calibration import mean_over
-from topoface.diagnostics.clusters_findings import Findings, agreements
-from topoface.diagnostics.clusters_identities import similar_identities
-from topoface.diagnostics.clusters_measured import Clusters, draw_identities, place
-from topoface.diagnostics.clusters_scores import (
+from topoface.diagnostics.clusters.findings import Findings, agreements
+from topoface.diagnostics.clusters.identities import similar_identities
+from topoface.diagnostics.clusters.measured import Clusters, draw_identities, place
+from topoface.diagnostics.clusters.scores import (
     collected_scores,
     most_suspicious,
     read_planted,
     scores_by_name,
 )
-from topoface.diagnostics.clusters_sections import agreement_section
+from topoface.diagnostics.clusters.sections import agreement_section
 from topoface.diagnostics.opening import open_run
 from topoface.errors import UserError
 from topoface.training import train

@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.training.tiny import tiny_recipe
 from topoface.cli import main
-from topoface.diagnostics.training_log import change, judge, read_log
+from topoface.diagnostics.topology.training_log import change, judge, read_log
 from topoface.errors import UserError
 from topoface.training import train
 

@@ -12,8 +12,9 @@ import torch
 from tests.oracles import topology as oracle
 from topoface.cli import main
 from topoface.data import open_source
-from topoface.diagnostics import barcodes
-from topoface.diagnostics.barcodes import (
+from topoface.diagnostics.opening import draw_batches, open_faces
+from topoface.diagnostics.topology import barcodes
+from topoface.diagnostics.topology.barcodes import (
     Barcode,
     covariance_spectrum,
     dimensions_at,
@@ -21,7 +22,6 @@ from topoface.diagnostics.barcodes import (
     gaussian_barcode,
     image_barcode,
 )
-from topoface.diagnostics.opening import draw_batches, open_faces
 
 FACES = "synthetic:?identities=8&images=5&seed=1"
 

@@ -10,8 +10,8 @@ import torch
 
 from tests.oracles import topology as oracle
 from topoface.cli import main
-from topoface.diagnostics import discrepancy, structure
 from topoface.diagnostics.opening import draw_batches, open_faces, short_names
+from topoface.diagnostics.topology import discrepancy, structure
 from topoface.functional.draws import generator
 from topoface.models import build_model, load, save
 

@@ -11,8 +11,6 @@ from scipy import stats
 from tests.oracles import mixture as mixture_oracle
 from tests.unit.diagnostics.trained import trained
 from topoface import cli
-from topoface.diagnostics.gallery import _about_weights
-from topoface.diagnostics.gallery_faces import typical_faces
 from topoface.diagnostics.opening import open_run
 from topoface.diagnostics.prediction import (
     Predictions,
@@ -22,6 +20,8 @@ from topoface.diagnostics.prediction import (
     predict,
     weigh,
 )
+from topoface.diagnostics.topology.gallery import _about_weights
+from topoface.diagnostics.topology.gallery_faces import typical_faces
 from topoface.methods.topofr_settings import Damage
 
 

@@ -13,11 +13,11 @@ from tests.oracles import heads as head_oracle
 from tests.oracles import mixture as mixture_oracle
 from tests.unit.diagnostics.trained import trained
 from topoface import cli
-from topoface.diagnostics import hardness as command
 from topoface.diagnostics.calibration import Bin, Estimate, Reliability
-from topoface.diagnostics.hardness_results import Judged, Results, judge_all
 from topoface.diagnostics.opening import open_run
 from topoface.diagnostics.prediction import Predictions, damage_of, draw_samples, fit_each_batch, predict
+from topoface.diagnostics.topology import hardness as command
+from topoface.diagnostics.topology.hardness_results import Judged, Results, judge_all
 from topoface.methods.topofr_settings import Damage
 
 

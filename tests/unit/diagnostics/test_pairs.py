@@ -14,9 +14,9 @@ from tests.oracles import pair_distributions as slow
 from tests.unit.diagnostics.trained import trained
 from topoface import cli
 from topoface.diagnostics.opening import open_run
-from topoface.diagnostics.pairs_candidates import look_again, suspicious_identities
-from topoface.diagnostics.pairs_sample import Measured, Sample, embed_sample, measure, sampled_batches
-from topoface.diagnostics.pairs_similarities import (
+from topoface.diagnostics.pairs.candidates import look_again, suspicious_identities
+from topoface.diagnostics.pairs.sample import Measured, Sample, embed_sample, measure, sampled_batches
+from topoface.diagnostics.pairs.similarities import (
     BINS,
     Similarities,
     coarser,
@@ -106,7 +106,7 @@ def test_the_fixture_measured_on_the_grid_is_the_fixture() -> None:
 
 @pytest.mark.parametrize("block", [7, 2**21])
 def test_every_set_holds_the_pairs_that_loops_find(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("topoface.diagnostics.pairs_sample._BLOCK", block)
+    monkeypatch.setattr("topoface.diagnostics.pairs.sample._BLOCK", block)
     sample = drawn_sample(60, 12, dimension=24)
     labels, rows, centers = sample.labels.tolist(), sample.rows.tolist(), sample.centers.tolist()
     batches = [generator(1, "b", k).permutation(60)[:40] for k in range(3)]
@@ -241,7 +241,7 @@ def test_people_under_two_labels_come_first_and_nobody_else_is_listed() -> None:
 
 def test_the_hardest_are_remembered_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     sample, measured = planted(5)
-    monkeypatch.setattr("topoface.diagnostics.pairs_sample.MOST_SUSPICIOUS", 4)
+    monkeypatch.setattr("topoface.diagnostics.pairs.sample.MOST_SUSPICIOUS", 4)
     few = measure(sample, [np.arange(180)], seed=0, where="run")
     assert few.suspicious.count == measured.suspicious.count > 4
     assert np.array_equal(few.suspicious.hardest, measured.suspicious.hardest[:4])

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from topoface import cli
-from topoface.diagnostics import sweep as command
-from topoface.diagnostics.sweep_plots import Cell, draw_heat_map, draw_lines
+from topoface.diagnostics.topology import sweep as command
+from topoface.diagnostics.topology.sweep_plots import Cell, draw_heat_map, draw_lines
 from topoface.recipe.files import dump_recipe
 from topoface.recipe.yaml_files import to_yaml
 from topoface.study import load_study, plan

@@ -13,10 +13,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from topoface.diagnostics.discrepancy_pictures import CAPTIONS, by_norm, distribution, growth
 from topoface.diagnostics.opening import open_faces, open_model, short_names
 from topoface.diagnostics.page import Page, Picture, Section, Table, check_out, write_page
-from topoface.diagnostics.structure import ALIGNMENT, IDENTITY, MEASURES, SCALE, Measure, Measured, measure
+from topoface.diagnostics.topology.discrepancy_pictures import CAPTIONS, by_norm, distribution, growth
+from topoface.diagnostics.topology.structure import (
+    ALIGNMENT,
+    IDENTITY,
+    MEASURES,
+    SCALE,
+    Measure,
+    Measured,
+    measure,
+)
 from topoface.errors import UserError
 from topoface.models import EmbeddingModel
 

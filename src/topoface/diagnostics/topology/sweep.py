@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from topoface.diagnostics.page import Page, Picture, Section, Table, check_out, write_page
-from topoface.diagnostics.sweep_plots import Cell, Values, draw_heat_map, draw_lines, short
+from topoface.diagnostics.topology.sweep_plots import Cell, Values, draw_heat_map, draw_lines, short
 from topoface.errors import UserError
 from topoface.study import load_study, plan, run_study
 from topoface.study.grid import Study

@@ -8,11 +8,11 @@ import numpy as np
 
 from topoface.data.source import SYNTHETIC
 from topoface.diagnostics.calibration import mean_over
-from topoface.diagnostics.clusters_faces import Album
-from topoface.diagnostics.clusters_findings import LEFT_OUT, Findings, agreements
-from topoface.diagnostics.clusters_identities import SAME, similar_identities
-from topoface.diagnostics.clusters_measured import draw_identities, locate
-from topoface.diagnostics.clusters_scores import (
+from topoface.diagnostics.clusters.faces import Album
+from topoface.diagnostics.clusters.findings import LEFT_OUT, Findings, agreements
+from topoface.diagnostics.clusters.identities import SAME, similar_identities
+from topoface.diagnostics.clusters.measured import draw_identities, locate
+from topoface.diagnostics.clusters.scores import (
     COLLECTED,
     collected_scores,
     judge_planted,
@@ -20,7 +20,7 @@ from topoface.diagnostics.clusters_scores import (
     scores_by_name,
     suspects,
 )
-from topoface.diagnostics.clusters_sections import (
+from topoface.diagnostics.clusters.sections import (
     agreement_section,
     levels_section,
     planted_section,

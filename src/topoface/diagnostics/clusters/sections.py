@@ -5,16 +5,16 @@ from functools import partial
 import numpy as np
 
 from topoface.diagnostics.calibration import Estimate, mean_over
-from topoface.diagnostics.clusters_faces import Album, similar_faces, suspicious_faces
-from topoface.diagnostics.clusters_findings import CHANCE, MEMORISED, Findings
-from topoface.diagnostics.clusters_identities import LEAST_SPLIT, SAME
-from topoface.diagnostics.clusters_pictures import (
+from topoface.diagnostics.clusters.faces import Album, similar_faces, suspicious_faces
+from topoface.diagnostics.clusters.findings import CHANCE, MEMORISED, Findings
+from topoface.diagnostics.clusters.identities import LEAST_SPLIT, SAME
+from topoface.diagnostics.clusters.pictures import (
     draw_cohesion,
     draw_cosines,
     draw_gammas,
     draw_levels,
 )
-from topoface.diagnostics.clusters_scores import COLLECTED, suspects
+from topoface.diagnostics.clusters.scores import COLLECTED, suspects
 from topoface.diagnostics.page import Picture, Section, Table
 from topoface.diagnostics.prediction import Floats
 from topoface.functional.center_memory import LEAST_COHESION

@@ -1,4 +1,4 @@
-"""Scores of suspicious images for `topoface.diagnostics.clusters`, and how well they find labels that are known to be wrong."""
+"""Scores of suspicious images for `topoface.diagnostics.clusters.report`, and how well they find labels that are known to be wrong."""
 
 import csv
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from topoface.data import Source
 from topoface.diagnostics.calibration import Estimate, ranking
-from topoface.diagnostics.clusters_measured import Clusters
+from topoface.diagnostics.clusters.measured import Clusters
 from topoface.diagnostics.prediction import Floats, Integers
 from topoface.errors import UserError
 from topoface.functional.clustering import agreement

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from topoface.data.source import SYNTHETIC
 from topoface.diagnostics.calibration import Estimate, mcnemar, mean_over
-from topoface.diagnostics.gallery_faces import SEARCHED, compared_faces
 from topoface.diagnostics.opening import open_run, short_names
 from topoface.diagnostics.page import Face, Page, Picture, Section, Table, check_out, write_page
 from topoface.diagnostics.prediction import (
@@ -24,6 +23,7 @@ from topoface.diagnostics.prediction import (
     sample_name,
     weigh,
 )
+from topoface.diagnostics.topology.gallery_faces import SEARCHED, compared_faces
 from topoface.errors import UserError
 from topoface.evaluation.plots import COLOURS, INK
 from topoface.training.run import Run

@@ -1,4 +1,4 @@
-"""Identities of `topoface.diagnostics.pairs` that may be one person: chosen on the sample, looked at again on all their images."""
+"""Identities of `topoface.diagnostics.pairs.distribution` that may be one person: chosen on the sample, looked at again on all their images."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from torch import Tensor
 from topoface.data.source import spread
 from topoface.diagnostics.opening import progress_bar
 from topoface.diagnostics.page import Face
-from topoface.diagnostics.pairs_sample import Measured, Sample
-from topoface.diagnostics.pairs_similarities import Integers, expected_above
+from topoface.diagnostics.pairs.sample import Measured, Sample
+from topoface.diagnostics.pairs.similarities import Integers, expected_above
 from topoface.diagnostics.prediction import embed_training_images, sample_name
 from topoface.evaluation.images import SourceImages
 from topoface.evaluation.report import jpeg_of

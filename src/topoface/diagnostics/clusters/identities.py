@@ -1,4 +1,4 @@
-"""Identities that may be one person, for `topoface.diagnostics.clusters`: how similar their centers are, and what their images say."""
+"""Identities that may be one person, for `topoface.diagnostics.clusters.report`: how similar their centers are, and what their images say."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from topoface.diagnostics.clusters_measured import Clusters, as_floats, plain_means
+from topoface.diagnostics.clusters.measured import Clusters, as_floats, plain_means
 from topoface.diagnostics.prediction import Floats, Integers
 from topoface.functional.center_memory import LEAST_COHESION, cohesion, corrected_similarity
 from topoface.functional.draws import generator

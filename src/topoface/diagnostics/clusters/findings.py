@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from topoface.diagnostics.calibration import Estimate, mean_over
-from topoface.diagnostics.clusters_identities import Similar
-from topoface.diagnostics.clusters_measured import Clusters, by_chance, figures_of
-from topoface.diagnostics.clusters_scores import COLLECTED, Collected, Planted, most_suspicious, suspects
+from topoface.diagnostics.clusters.identities import Similar
+from topoface.diagnostics.clusters.measured import Clusters, by_chance, figures_of
+from topoface.diagnostics.clusters.scores import COLLECTED, Collected, Planted, most_suspicious, suspects
 from topoface.diagnostics.prediction import Floats, Integers
 from topoface.functional.clustering import agreement
 

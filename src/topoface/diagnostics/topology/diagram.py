@@ -2,7 +2,7 @@
 
 The paper reads growing counts of bars as structure that larger samples reveal. Counts grow for points without any
 structure as well, so here each figure stands beside Gaussian points of equal covariance (see
-`topoface.diagnostics.barcodes`).
+`topoface.diagnostics.topology.barcodes`).
 """
 
 import shlex
@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topoface.diagnostics.barcodes import (
+from topoface.diagnostics.opening import open_faces
+from topoface.diagnostics.page import Page, Picture, Section, Table, check_out, write_page
+from topoface.diagnostics.topology.barcodes import (
     COVARIANCE_FACES,
     DRAWS,
     MOST_POINTS,
@@ -25,9 +27,7 @@ from topoface.diagnostics.barcodes import (
     effective_dimension,
     highest_dimension,
 )
-from topoface.diagnostics.diagram_pictures import bar_counts, betti_curves, death_curves, persistence
-from topoface.diagnostics.opening import open_faces
-from topoface.diagnostics.page import Page, Picture, Section, Table, check_out, write_page
+from topoface.diagnostics.topology.diagram_pictures import bar_counts, betti_curves, death_curves, persistence
 from topoface.errors import UserError
 
 

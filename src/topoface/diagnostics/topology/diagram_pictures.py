@@ -1,11 +1,11 @@
-"""The pictures of `topoface.diagnostics.diagram`."""
+"""The pictures of `topoface.diagnostics.topology.diagram`."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from topoface.diagnostics.barcodes import Barcode, Comparison, Floats
+from topoface.diagnostics.topology.barcodes import Barcode, Comparison, Floats
 from topoface.evaluation.plots import COLOURS, INK, MUTED
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from topoface.diagnostics.pairs_sample import WHISKER, Measured
-from topoface.diagnostics.pairs_similarities import BINS, Counts, coarser, middles, quantile
+from topoface.diagnostics.pairs.sample import WHISKER, Measured
+from topoface.diagnostics.pairs.similarities import BINS, Counts, coarser, middles, quantile
 from topoface.evaluation.plots import COLOURS, INK, MUTED
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What `topoface.diagnostics.clusters` measures: training images among the centers of their identities."""
+"""What `topoface.diagnostics.clusters.report` measures: training images among the centers of their identities."""
 
 from dataclasses import dataclass
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from topoface.diagnostics.clusters_identities import Similar
-from topoface.diagnostics.clusters_measured import Clusters
+from topoface.diagnostics.clusters.identities import Similar
+from topoface.diagnostics.clusters.measured import Clusters
 from topoface.diagnostics.page import Face
 from topoface.diagnostics.prediction import Floats, Integers, sample_name
 from topoface.evaluation.images import SourceImages

@@ -7,9 +7,9 @@ from typing import Any
 
 from topoface.diagnostics.calibration import Estimate
 from topoface.diagnostics.page import Face
-from topoface.diagnostics.pairs_candidates import Candidate
-from topoface.diagnostics.pairs_sample import Measured
-from topoface.diagnostics.pairs_similarities import (
+from topoface.diagnostics.pairs.candidates import Candidate
+from topoface.diagnostics.pairs.sample import Measured
+from topoface.diagnostics.pairs.similarities import (
     BINS,
     Counts,
     distances,

@@ -1,4 +1,4 @@
-"""The pictures of `topoface.diagnostics.discrepancy`."""
+"""The pictures of `topoface.diagnostics.topology.discrepancy`."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from topoface.diagnostics.structure import MEASURES, Measured
+from topoface.diagnostics.topology.structure import MEASURES, Measured
 from topoface.evaluation.plots import INK, MUTED, colour_of
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ import numpy as np
 
 from topoface.diagnostics.calibration import Estimate
 from topoface.diagnostics.page import Picture, Section, Table
-from topoface.diagnostics.pairs_candidates import LOOKED_AT
-from topoface.diagnostics.pairs_pictures import draw_densities, draw_tails
-from topoface.diagnostics.pairs_results import FARS, HARDEST_KEPT, Result, change, robust_gap, wasserstein
-from topoface.diagnostics.pairs_sample import WHISKER
-from topoface.diagnostics.pairs_similarities import (
+from topoface.diagnostics.pairs.candidates import LOOKED_AT
+from topoface.diagnostics.pairs.pictures import draw_densities, draw_tails
+from topoface.diagnostics.pairs.results import FARS, HARDEST_KEPT, Result, change, robust_gap, wasserstein
+from topoface.diagnostics.pairs.sample import WHISKER
+from topoface.diagnostics.pairs.similarities import (
     BINS,
     TOP,
     Counts,

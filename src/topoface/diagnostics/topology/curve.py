@@ -17,7 +17,16 @@ from numpy.typing import NDArray
 
 from topoface.diagnostics.opening import short_names
 from topoface.diagnostics.page import Page, Picture, Section, Table, check_out, write_page
-from topoface.diagnostics.training_log import ENDS, LEAST_LINES, SURE, Log, Verdict, change, judge, read_log
+from topoface.diagnostics.topology.training_log import (
+    ENDS,
+    LEAST_LINES,
+    SURE,
+    Log,
+    Verdict,
+    change,
+    judge,
+    read_log,
+)
 from topoface.errors import UserError
 from topoface.evaluation.plots import COLOURS, INK, MUTED, colour_of
 

@@ -1,4 +1,4 @@
-"""What `topoface.diagnostics.pairs` measures: all pairs of a sample of training images beside those that losses draw of them."""
+"""What `topoface.diagnostics.pairs.distribution` measures: all pairs of a sample of training images beside those that losses draw of them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 from topoface.data import IdentityBalancedOrder, UniformOrder
 from topoface.diagnostics.calibration import Estimate
 from topoface.diagnostics.opening import progress_bar
-from topoface.diagnostics.pairs_similarities import (
+from topoface.diagnostics.pairs.similarities import (
     Floats,
     Integers,
     Similarities,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from topoface.diagnostics.clusters_identities import BINS, RANGE, SAME, Similar
+from topoface.diagnostics.clusters.identities import BINS, RANGE, SAME, Similar
 from topoface.diagnostics.prediction import Floats, Integers
 from topoface.evaluation.plots import COLOURS, INK, MUTED
 

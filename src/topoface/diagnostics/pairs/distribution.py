@@ -16,17 +16,17 @@ import numpy as np
 from topoface.data.source import SYNTHETIC
 from topoface.diagnostics.opening import open_run, short_names
 from topoface.diagnostics.page import Page, check_out, write_page
-from topoface.diagnostics.pairs_candidates import alike_faces, faces_of, look_again, suspicious_identities
-from topoface.diagnostics.pairs_results import Result
-from topoface.diagnostics.pairs_sample import GROUPS, REPLICATES, embed_sample, measure, sampled_batches
-from topoface.diagnostics.pairs_sections import (
+from topoface.diagnostics.pairs.candidates import alike_faces, faces_of, look_again, suspicious_identities
+from topoface.diagnostics.pairs.results import Result
+from topoface.diagnostics.pairs.sample import GROUPS, REPLICATES, embed_sample, measure, sampled_batches
+from topoface.diagnostics.pairs.sections import (
     candidate_sections,
     distribution_section,
     filter_section,
     lead,
     verification_section,
 )
-from topoface.diagnostics.pairs_similarities import (
+from topoface.diagnostics.pairs.similarities import (
     BINS,
     TOP,
     coarser,

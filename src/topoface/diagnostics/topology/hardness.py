@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from topoface.diagnostics.calibration import Estimate
-from topoface.diagnostics.hardness_plots import (
+from topoface.diagnostics.opening import open_run
+from topoface.diagnostics.page import Page, Picture, Section, Table, check_out, write_page
+from topoface.diagnostics.prediction import damage_of, draw_samples, predict, run_facts
+from topoface.diagnostics.topology.hardness_plots import (
     LINES,
     draw_curves,
     draw_deciles,
     draw_density,
     draw_reliability,
 )
-from topoface.diagnostics.hardness_results import (
+from topoface.diagnostics.topology.hardness_results import (
     Floats,
     Judged,
     Results,
@@ -22,9 +25,6 @@ from topoface.diagnostics.hardness_results import (
     numbers_of,
     parameters_of,
 )
-from topoface.diagnostics.opening import open_run
-from topoface.diagnostics.page import Page, Picture, Section, Table, check_out, write_page
-from topoface.diagnostics.prediction import damage_of, draw_samples, predict, run_facts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

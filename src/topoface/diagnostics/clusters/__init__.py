@@ -1,0 +1,1 @@
+"""Identities as clusters, as JLCC sees them: hard levels, label noise, identities that may be one."""

@@ -1,0 +1,1 @@
+"""Distributions of genuine and impostor pairs, as UNPG sees them."""
