@@ -14,6 +14,7 @@ def run_facts(
     return RunFacts(
         num_classes=num_classes,
         num_images=100,
+        source_fingerprint="of the test",
         embedding_dim=embedding_dim,
         steps_per_epoch=steps_per_epoch,
         trainable_embedding_scale=trainable_embedding_scale,

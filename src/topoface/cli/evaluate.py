@@ -1,7 +1,6 @@
 """``topoface evaluate`` and ``embed``: judge a model on verification pairs, or store its embeddings."""
 
 import argparse
-import io
 import json
 import shlex
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 from topoface.cli.output import image_progress, print_figures, show_progress
 from topoface.cli.parsing import Commands
 from topoface.errors import UserError, missing_extra
-from topoface.files import write_bytes, write_text
+from topoface.files import write_text
 
 
 def add(commands: Commands) -> None:
@@ -39,7 +38,9 @@ def add(commands: Commands) -> None:
         "model", metavar="MODEL", help="a model directory, a .pt of arcface_torch, or an ONNX embedder"
     )
     embed.add_argument("uri", metavar="SOURCE", help="what data.train takes")
-    embed.add_argument("out", metavar="FILE.npy", type=Path, help="gets float32 [images, D], unit rows")
+    embed.add_argument(
+        "out", metavar="FILE.safetensors", type=Path, help="gets float32 [images, D], unit rows"
+    )
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
@@ -84,21 +85,18 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _embed(arguments: argparse.Namespace) -> int:
-    if arguments.out.suffix != ".npy" or not arguments.out.resolve().parent.is_dir():
+    if arguments.out.suffix != ".safetensors" or not arguments.out.resolve().parent.is_dir():
         raise UserError(
-            "is no .npy file in a folder that exists", str(arguments.out), "make the folder first"
+            "is no .safetensors file in a folder that exists", str(arguments.out), "make the folder first"
         )
-    import numpy as np
-
     from topoface.data import open_source
     from topoface.evaluation.embedding import embed_source
+    from topoface.models.encoder import write_embeddings
 
     source = open_source(arguments.uri)
     with image_progress() as bar:
         show = partial(show_progress, bar, bar.add_task(arguments.uri, total=len(source)))
         rows = embed_source(arguments.model, source, progress=show)
-    data = io.BytesIO()
-    np.save(data, rows)
-    write_bytes(arguments.out, data.getvalue())
+    write_embeddings(arguments.out, rows, fingerprint=source.fingerprint())
     print(f"{rows.shape[0]:,} rows of {rows.shape[1]}: {arguments.out}")
     return 0

@@ -3,6 +3,7 @@
 import json
 import math
 import platform
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,18 +105,20 @@ def check_out(out: Path) -> None:
     """Refuse a place that cannot be written, or a machine that cannot draw, before minutes are spent.
 
     Raises:
-        UserError: ``out`` is no folder and cannot be made one; matplotlib or jinja2 is not installed.
+        UserError: ``out`` is no folder and cannot be made one, or not written to; matplotlib or jinja2 is not installed.
     """
     try:
         import jinja2  # noqa: F401
         import matplotlib as mpl  # noqa: F401
     except ImportError as error:
         raise missing_extra(error.name or "matplotlib", "report", "topoface topology") from None
+    existing = next(place for place in (out, *out.resolve().parents) if place.exists())
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=existing):
+            pass
     except OSError as error:
         reason = error.strerror or "in the way"
-        raise UserError(f"cannot be made ({reason})", str(out), "choose another --out") from error
+        raise UserError(f"cannot be written ({reason})", str(out), "choose another --out") from error
 
 
 def write_page(out: Path, page: Page) -> Path:
@@ -131,13 +134,14 @@ def write_page(out: Path, page: Page) -> Path:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     drawings: dict[str, str] = {}
+    pictures: dict[str, bytes] = {}
     for section in page.sections:
         for picture in section.pictures:
             svg, png = plots.render(
                 picture.draw, rows=picture.rows, columns=picture.columns, size=picture.size, png=True
             )
             drawings[picture.name] = svg
-            write_bytes(out / f"{page.name}_{picture.name}.png", png)
+            pictures[picture.name] = png
     environment = Environment(
         loader=FileSystemLoader([TEMPLATES, REPORT_TEMPLATES]),
         autoescape=True,
@@ -151,6 +155,12 @@ def write_page(out: Path, page: Page) -> Path:
         versions=versions(),
         machine=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
     )
+    try:  # everything is made: now write
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot be made ({error.strerror})", str(out), "choose another --out") from error
+    for name, png in pictures.items():
+        write_bytes(out / f"{page.name}_{name}.png", png)
     numbers = {"facts": dict(page.facts), "command": page.command, **page.numbers}
     write_text(out / f"{page.name}.json", json.dumps(_finite(numbers), indent=1))
     path = out / f"{page.name}.html"

@@ -120,15 +120,23 @@ def embed_source(
     """Unit embeddings ``[len(source), D]`` of all images of a source, by a frozen encoder (see `open_encoder`).
 
     Raises:
-        UserError: the model or an image cannot be read.
+        UserError: the model or an image cannot be read, or the model gives an image no finite embedding.
     """
-    encode = open_encoder(model, num_images=len(source))
+    encode = open_encoder(model, fingerprint=source.fingerprint())
     images = SourceImages(source, range(len(source)))
     rows = []
     for start in range(0, len(source), batch_size):
         positions = np.arange(start, min(start + batch_size, len(source)))
         faces = torch.from_numpy(np.stack([images[int(i)] for i in positions])).permute(0, 3, 1, 2)
-        rows.append(encode(faces, torch.from_numpy(positions)).numpy())
+        made = encode(faces, torch.from_numpy(positions)).numpy()
+        broken = np.flatnonzero(~(np.linalg.norm(made, axis=1) > 0.5))  # no direction: zero, or not finite
+        if len(broken):
+            raise UserError(
+                f"gives no embedding of {source.describe(int(positions[broken[0]]))}",
+                model,
+                "check the model",
+            )
+        rows.append(made)
         if progress:
             progress(int(positions[-1]) + 1, len(source))
     return np.concatenate(rows)

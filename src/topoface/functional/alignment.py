@@ -9,16 +9,18 @@ TopoFR (arXiv 2410.10587, eq. 2) after topological autoencoders (arXiv 1906.0072
 """
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from topoface.functional.directions import unit_rows
-from topoface.functional.distances import squared_distances
-from topoface.functional.persistence import bottleneck_distance, edge_lengths, h0_edges, tree_overlap
+from topoface.functional.distances import squared_distances, unit_factors
+from topoface.functional.lengths import Unit, edge_lengths, matrix_lengths
+from topoface.functional.persistence import bottleneck_distance, h0_edges, tree_overlap
 
 FORMS = ("paired", "sorted", "wasserstein1", "bottleneck", "random")
 NORMS = ("none", "pixel_range", "mean_edge", "max")
@@ -76,32 +78,31 @@ def structure_loss(
             f"shortest_share {shortest_share} with form {form!r}; expected (0, 1], 1 unless paired"
         )
     n = _check_shapes(source_distances, latents)
-    with torch.autocast(latents.device.type, enabled=False):
-        points = measured_points(latents, latent)
+    both = form in ("paired", "random")  # trees are compared edge by edge, not each space's own as a list
+    with _full_precision(latents.device.type):
+        points = latents.to(torch.promote_types(latents.dtype, torch.float32))
         if n <= 1:
             return 0 * points.sum()
-        squared = squared_distances(points)
+        space = _measure(points, latent)
         if form != "random":
-            source_tree = h0_edges(source_distances) if source_edges is None else source_edges
-            latent_tree = h0_edges(squared)
+            trees = (
+                h0_edges(source_distances) if source_edges is None else source_edges,
+                h0_edges(space.squared),
+            )
         elif random_edges is not None:
-            source_tree, latent_tree = random_edges
+            trees = random_edges
         else:
             raise ValueError("form 'random' needs random_edges, e.g. random_trees(uniform)")
-        a, b = _lengths(source_distances, points, squared, source_tree, latent_tree, norm=norm, latent=latent)
+        a, b = _lengths(source_distances, space, trees, norm, both)
         if form == "bottleneck":
-            return bottleneck_distance(a[: n - 1], b[n - 1 :])
+            return bottleneck_distance(a, b)
         compared = n - 1
-        if form in ("paired", "random"):
-            if shortest_share < 1:
-                compared = math.ceil(shortest_share * (n - 1))
-                a, b = (torch.cat([x[:compared], x[n - 1 : n - 1 + compared]]) for x in (a, b))
-            loss = _paired(a, b)
-        elif form == "sorted":
-            loss = _sorted_gaps(a, b).square().sum()
-        else:
-            loss = _sorted_gaps(a, b).abs().sum()
-        return loss / {"sum": 1, "batch": n, "edges": compared}[reduction]
+        if shortest_share < 1:
+            compared = math.ceil(shortest_share * (n - 1))
+            a, b = (torch.cat([x[:compared], x[n - 1 : n - 1 + compared]]) for x in (a, b))
+        gaps = b - a if both else b.sort().values - a.sort().values
+        loss = gaps.abs().sum() if form == "wasserstein1" else gaps @ gaps
+        return loss / ({"sum": 1, "batch": n, "edges": compared}[reduction] * (2 if both else 1))
 
 
 def random_trees(uniform: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
@@ -180,75 +181,72 @@ def structure_report(
     n = _check_shapes(source_distances, latents)
     if n < 2:
         raise ValueError(f"a structure has at least two points, got {n}")
-    with torch.no_grad(), torch.autocast(latents.device.type, enabled=False):
-        points = measured_points(latents, latent)
-        squared = squared_distances(points)
-        source_tree = h0_edges(source_distances) if source_edges is None else source_edges
-        latent_tree = h0_edges(squared)
-        a, b = _lengths(source_distances, points, squared, source_tree, latent_tree, norm=norm, latent=latent)
-        raw_a = source_distances[source_tree[:, 0], source_tree[:, 1]].to(points.dtype)
-        raw_b = edge_lengths(points, latent_tree)
-        i, j = torch.triu_indices(n, n, 1, device=squared.device)
-        within = None if labels is None else labels[latent_tree[:, 0]] == labels[latent_tree[:, 1]]
+    with torch.no_grad(), _full_precision(latents.device.type):
+        space = _measure(latents.to(torch.promote_types(latents.dtype, torch.float32)), latent)
+        trees = h0_edges(source_distances) if source_edges is None else source_edges, h0_edges(space.squared)
+        a, b = _lengths(source_distances, space, trees, norm, both=True)
+        own_a, own_b = a[: n - 1], b[n - 1 :]
+        plain_a, plain_b = _lengths(source_distances, space, trees, "none", both=False)
+        i, j = torch.triu_indices(n, n, 1, device=latents.device)
+        within = None if labels is None else labels[trees[1][:, 0]] == labels[trees[1][:, 1]]
         return StructureReport(
-            paired=float(_paired(a, b)) / (n - 1),
-            sorted=float(_sorted_gaps(a, b).square().mean()),
-            mean_source_edge=float(raw_a.mean()),
-            mean_latent_edge=float(raw_b.mean()),
-            scale_ratio=float(raw_b.mean() / raw_a.mean()),
-            overlap=tree_overlap(source_tree, latent_tree, n),
+            paired=float((b - a).square().mean()),
+            sorted=float((own_b.sort().values - own_a.sort().values).square().mean()),
+            mean_source_edge=float(plain_a.mean()),
+            mean_latent_edge=float(plain_b.mean()),
+            scale_ratio=float(plain_b.mean() / plain_a.mean()),
+            overlap=tree_overlap(*trees, n),
             chance_overlap=2 / n,
-            bottleneck=float(bottleneck_distance(a[: n - 1], b[n - 1 :])),
-            spearman=_rank_correlation(source_distances[i, j], squared[i, j]),
+            bottleneck=float(bottleneck_distance(own_a, own_b)),
+            spearman=_rank_correlation(source_distances[i, j], space.squared[i, j]),
             same_identity_edges=None if within is None else float(within.double().mean()),
         )
 
 
+class _Space(NamedTuple):
+    """Measured latents."""
+
+    points: Tensor  # [n, D], float32 or better
+    factors: Tensor | None  # [n], what turns them into directions where those are measured
+    squared: Tensor  # [n, n], squared distances
+
+
+def _measure(points: Tensor, latent: str) -> _Space:
+    factors = unit_factors(points) if latent == "sphere" else None
+    return _Space(points, factors, squared_distances(points, factors))
+
+
 def _lengths(
-    source: Tensor,
-    points: Tensor,
-    squared: Tensor,
-    source_tree: Tensor,
-    latent_tree: Tensor,
-    *,
-    norm: str,
-    latent: str,
+    source: Tensor, space: _Space, trees: tuple[Tensor, Tensor], norm: str, both: bool
 ) -> tuple[Tensor, Tensor]:
-    """Normalised source and latent lengths along the edges of both trees: first the source's, then the latent's."""
-    edges = torch.cat([source_tree, latent_tree])
-    a = source[edges[:, 0], edges[:, 1]].to(points.dtype)
-    b = edge_lengths(points, edges)
+    """Normalised lengths in the source and among the latents, along both trees in turn or along each one's own."""
+    along = [torch.cat(trees)] * 2 if both else list(trees)
+    units: list[Unit] = [None, None]
     if norm == "mean_edge":
-        own = len(source_tree)
-        return a / _scale(a[:own].mean()), b / _scale(b[own:].mean())
+        units = [(0, len(trees[0])), (len(along[1]) - len(trees[1]), len(along[1]))]
+    elif norm == "max":  # the unit is one more edge, the longest of all
+        along = [
+            torch.cat([edges, _longest(d)]) for edges, d in zip(along, (source, space.squared), strict=True)
+        ]
+        units = [(len(edges) - 1, len(edges)) for edges in along]
+    a = matrix_lengths(source, along[0], like=space.points, unit=units[0])
+    b = edge_lengths(space.points, along[1], factors=space.factors, unit=units[1])
     if norm == "max":
-        farthest = squared.triu(1).argmax()
-        ends = torch.stack([farthest // len(points), farthest % len(points)])[None]
-        return a / _scale(source.triu(1).amax().to(a.dtype)), b / _scale(edge_lengths(points, ends)[0])
-    if norm == "pixel_range" and latent == "sphere":
+        return a[:-1], b[:-1]
+    if norm == "pixel_range" and space.factors is not None:
         return a, b / 2  # chords lie in [0, 2]
     return a, b
 
 
-def _paired(a: Tensor, b: Tensor) -> Tensor:
-    return (b - a).square().sum() / 2
+def _longest(distances: Tensor) -> Tensor:
+    """int64 ``[1, 2]``: the edge."""
+    place, n = distances.triu(1).argmax(), len(distances)
+    return torch.stack([place // n, place % n])[None]
 
 
-def _sorted_gaps(a: Tensor, b: Tensor) -> Tensor:
-    """Differences of the ascending tree lengths, each space along its own tree."""
-    own = len(a) // 2
-    return b[own:].sort().values - a[:own].sort().values
-
-
-def _scale(scale: Tensor) -> Tensor:
-    """A divisor; where all points coincide it is 1, so that the lengths stay 0."""
-    return scale.where(scale != 0, 1)
-
-
-def measured_points(latents: Tensor, latent: str) -> Tensor:
-    """The vectors whose distances count: float32 or better, on the unit sphere where asked."""
-    points = latents.to(torch.promote_types(latents.dtype, torch.float32))
-    return unit_rows(points) if latent == "sphere" else points
+def _full_precision(device: str) -> AbstractContextManager[object]:
+    """No autocast; to say so where there is none would cost a fiftieth of the loss."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def _rank_correlation(x: Tensor, y: Tensor) -> float:

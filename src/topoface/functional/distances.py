@@ -2,16 +2,28 @@
 
 import math
 from functools import cache
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from topoface.functional.compiled import compiled, in_memory
 from topoface.functional.draws import generator
 
 # |x - 128| <= 2^7, so 1024 products sum to at most 2^24: every partial sum is an integer that float32 holds.
 _EXACT_COLUMNS = 1024
 # int32 sums of int8 products hold up to this width: 2^17 * 2^14 = 2^31.
 _INT32_COLUMNS = 2**17 - 1
+# A squared distance below this many roundings of its terms is 0.
+_UNRESOLVED = 16
+# The grid of the mean: so much finer than the spread of the points, where that is not lost in the mean's own digits or
+# in underflow, as for duplicates.
+_GRID_BITS = 20
+_MEAN_DIGITS = 2.0**-40
+_TILE = 32
+_EPSILON, _TINY = float(np.finfo(np.float64).eps), float(np.finfo(np.float64).tiny)
 
 
 def pixel_squared_distances(images: Tensor) -> Tensor:
@@ -58,31 +70,107 @@ def pixel_distances(squared: Tensor, values: int, *, norm: str = "pixel_range") 
     return (squared.double().sqrt() / unit).float()
 
 
-def squared_distances(points: Tensor) -> Tensor:
+def squared_distances(points: Tensor, factors: Tensor | None = None) -> Tensor:
     """Squared Euclidean distances of points, as keys for a tree; no gradient.
 
     The Gram matrix of the centred points in float64: without centring, nearly equal embeddings lose all
-    digits, and float64 is untouched by autocast and TF32 and costs 0.2 ms more at n = 128. What the
+    digits, and float64 is untouched by autocast and TF32 and costs 0.1 ms more at n = 128. What the
     subtraction cannot resolve is set to +0.0, so duplicates are exact ties (and no -0.0 is left, whose bits sort first).
 
     Args:
         points: float ``[n, D]``; half types are measured in float32.
+        factors: ``[n]``, by which the points are multiplied first (`unit_factors` for their directions).
 
     Returns:
         ``[n, n]``, float64 for float64 points and float32 otherwise, zero diagonal. NaN or infinite points
         give NaN distances.
     """
-    with torch.no_grad():
-        # Apple's devices have no float64
-        wide = points.detach().to(torch.float32 if points.device.type == "mps" else torch.float64)
-        wide = wide - _coarse_mean(wide)
-        gram = wide @ wide.T
-        squares = gram.diagonal()
-        sums = squares[:, None] + squares[None, :]
-        squared = sums - 2 * gram
-        squared.masked_fill_(squared <= 16 * torch.finfo(wide.dtype).eps * sums, 0.0)
-        squared.fill_diagonal_(0.0)
-        return squared.to(torch.promote_types(points.dtype, torch.float32))
+    points = points.detach().to(torch.promote_types(points.dtype, torch.float32))
+    factors = points.new_ones(len(points)) if factors is None else factors
+    centre, finish = compiled(_centred_loops), compiled(_squared_loops)
+    if centre is None or finish is None or not in_memory(points, factors):
+        return _squared_distances(points * factors[:, None])
+    wide = torch.from_numpy(centre(points.contiguous().numpy(), factors.numpy()))
+    gram = wide @ wide.T
+    return torch.from_numpy(finish(gram.numpy(), factors.numpy()))
+
+
+def unit_factors(points: Tensor) -> Tensor:
+    """``[n]``: what points ``[n, D]`` are multiplied by to give their directions; 1 for a point at zero. No gradient."""
+    points, loops = points.detach(), compiled(_factor_loops)
+    if loops is None or not in_memory(points):
+        lengths = torch.linalg.vector_norm(points, dim=1)
+        return torch.where(lengths > 0, lengths, 1.0).reciprocal()
+    return torch.from_numpy(loops(points.contiguous().numpy()))
+
+
+def _factor_loops(points: NDArray[Any]) -> NDArray[Any]:
+    n, width = points.shape
+    factors = np.ones(n, points.dtype)
+    for i in range(n):
+        squares = points.dtype.type(0)
+        for c in range(width):
+            squares += points[i, c] * points[i, c]
+        if squares > 0:
+            factors[i] = 1 / np.sqrt(squares)
+    return factors
+
+
+def _squared_distances(points: Tensor) -> Tensor:
+    """The same in tensor operations."""
+    # Apple's devices have no float64
+    wide = points.to(torch.float32 if points.device.type == "mps" else torch.float64)
+    wide = wide - _coarse_mean(wide)
+    gram = wide @ wide.T
+    squares = gram.diagonal()
+    sums = squares[:, None] + squares[None, :]
+    squared = sums - 2 * gram
+    squared.masked_fill_(squared <= _UNRESOLVED * torch.finfo(wide.dtype).eps * sums, 0.0)
+    squared.fill_diagonal_(0.0)
+    return squared.to(points.dtype)
+
+
+def _centred_loops(rows: NDArray[Any], factors: NDArray[Any]) -> NDArray[np.float64]:
+    """Rows times their factors less their coarse mean, in float64, as loops to compile."""
+    n, width = rows.shape
+    wide, mean = np.empty((n, width)), np.zeros(width)
+    low, high = np.full(width, np.inf), np.full(width, -np.inf)
+    for i in range(n):
+        factor = factors[i]
+        for c in range(width):
+            value = np.float64(rows[i, c] * factor)
+            mean[c] += value
+            low[c], high[c] = min(low[c], value), max(high[c], value)
+    spread = largest = 0.0
+    for c in range(width):
+        mean[c] /= n
+        spread, largest = max(spread, high[c] - mean[c], mean[c] - low[c]), max(largest, abs(mean[c]))
+    unit = np.exp2(
+        np.floor(np.log2(max(spread, largest * _MEAN_DIGITS, _TINY * 2.0 ** (_GRID_BITS + 1)))) - _GRID_BITS
+    )
+    for c in range(width):
+        mean[c] = np.rint(mean[c] / unit) * unit
+    for i in range(n):
+        factor = factors[i]
+        for c in range(width):
+            wide[i, c] = np.float64(rows[i, c] * factor) - mean[c]
+    return wide
+
+
+def _squared_loops(gram: NDArray[np.float64], like: NDArray[Any]) -> NDArray[Any]:
+    """Squared distances, in the type of an array, from the upper triangle of their Gram matrix, as loops to compile."""
+    n = len(gram)
+    squared, squares = np.zeros((n, n), like.dtype), np.diag(gram).copy()
+    for top in range(0, n, _TILE):
+        for left in range(top, n, _TILE):
+            for i in range(top, min(top + _TILE, n)):
+                for j in range(max(left, i + 1), min(left + _TILE, n)):
+                    total = squares[i] + squares[j]
+                    value = total - 2 * gram[i, j]
+                    if value <= _UNRESOLVED * _EPSILON * total:
+                        value = 0.0
+                    squared[i, j] = squared[j, i] = value
+    return squared
 
 
 def _coarse_mean(wide: Tensor) -> Tensor:
@@ -91,9 +179,10 @@ def _coarse_mean(wide: Tensor) -> Tensor:
         return wide.new_zeros(wide.shape[1])
     mean = wide.mean(0)
     spread = (wide - mean).abs().amax()
-    # for duplicates: finer than the mean's own digits, and no underflow of the unit
-    least = (mean.abs().amax() * 2.0**-40).clamp_min(torch.finfo(wide.dtype).tiny * 2.0**21)
-    unit = torch.exp2(torch.maximum(spread, least).log2().floor() - 20)
+    least = (mean.abs().amax() * _MEAN_DIGITS).clamp_min(
+        torch.finfo(wide.dtype).tiny * 2.0 ** (_GRID_BITS + 1)
+    )
+    unit = torch.exp2(torch.maximum(spread, least).log2().floor() - _GRID_BITS)
     return (mean / unit).round() * unit
 
 

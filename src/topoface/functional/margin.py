@@ -39,7 +39,7 @@ def arcface(cosine: Tensor, margin: float | Tensor, continuation: Continuation =
     """
     if not cosine.is_floating_point():
         cosine = cosine.to(torch.get_default_dtype())
-    m = torch.as_tensor(margin, dtype=cosine.dtype, device=cosine.device)
+    m = _like(cosine, margin)
     shifted = cosine * m.cos() - sine_of(cosine) * m.sin()
     if continuation == "wrap":
         return shifted
@@ -83,13 +83,20 @@ def combined(
     if continuation == "wrap":
         return wrapped - additive
     if continuation == "insightface":
-        m = torch.as_tensor(angular, dtype=cosine.dtype, device=cosine.device)
+        m = _like(cosine, angular)
         beyond = cosine - m * m.sin()
     else:
         # -1 at total = pi, then falling with the cosine of the angle itself
-        edge = (torch.pi - torch.as_tensor(angular, dtype=cosine.dtype, device=cosine.device)) / multiplier
+        edge = (torch.pi - _like(cosine, angular)) / multiplier
         beyond = cosine - edge.cos() - 1
     return torch.where(total < torch.pi, wrapped, beyond) - additive
+
+
+def _like(cosine: Tensor, margin: float | Tensor) -> Tensor:
+    """The margin as a tensor; a number is filled in on the device, which waits for nothing, not copied to it."""
+    if isinstance(margin, Tensor):
+        return margin.to(cosine)
+    return torch.full((), margin, dtype=cosine.dtype, device=cosine.device)
 
 
 def straight_through(margined: Tensor, cosine: Tensor) -> Tensor:

@@ -11,16 +11,17 @@ density; the signs cancel, so the half-line is fitted directly, which needs none
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from topoface.functional.compiled import compiled, in_memory
+from topoface.functional.mixture_loops import WEIGHT_MARGIN, em_loops, exponentials
+
 FITS = ("ml", "moments", "eq7", "release")
 SUPPORTS = ("batch", "logC")
-_WEIGHT_MARGIN = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +66,8 @@ def fit_mixture(
     """Fit the mixture by expectation maximisation.
 
     ``ml``, ``moments`` and ``eq7`` take a fixed number of iterations on the device of the entropies and never
-    wait for it; on the CPU they are compiled where numba is there. They differ in the upper end: ``ml`` leaves it at the support, where the likelihood is maximal, so
-    that EM is monotone; ``moments`` matches the second moment of a uniform on [-Omega, Omega]; ``eq7`` is the
+    wait for it; on the CPU they are compiled where numba is there. They differ in the upper end: ``ml`` leaves it at the
+    support, where the likelihood is maximal, so that EM is monotone; ``moments`` matches the second moment of a uniform on [-Omega, Omega]; ``eq7`` is the
     printed equation 7, which divides by the easy mass and thereby returns Omega(moments) / sqrt(pi).
     ``release`` transcribes the released code, for comparison only; see `_fit_release`.
 
@@ -91,32 +92,28 @@ def fit_mixture(
     if support == "logC" and num_classes is None:
         raise ValueError("support 'logC' needs num_classes")
     entropy = entropy.to(torch.promote_types(entropy.dtype, torch.float32))
-    known_support = math.log(num_classes) if support == "logC" and num_classes is not None else None
-    compiled = _compiled_em() if entropy.device.type == "cpu" else None
-    if compiled is None:
-        weight, variance, upper = _em(entropy, fit, known_support, iterations, floor)
+    start = math.log(num_classes) if support == "logC" and num_classes is not None else math.nan
+    loops = _compiled_em() if in_memory(entropy) else None
+    if loops is None:
+        weight, variance, upper = _em(entropy, fit, start, iterations, floor)
         hardness = posterior(entropy, weight, variance, upper)
     else:
-        values = entropy.detach().double().numpy()
-        start = values.max() if known_support is None else known_support
-        hard, *parameters = compiled(values, FITS.index(fit), start, iterations, floor)
-        weight, variance, upper = entropy.new_tensor(parameters).unbind()
-        differentiable = entropy.requires_grad and torch.is_grad_enabled()
-        hardness = (
-            posterior(entropy, weight, variance, upper)
-            if differentiable
-            else torch.from_numpy(hard).to(entropy.dtype)
-        )
+        values = entropy.detach().contiguous().numpy()
+        fitted = torch.from_numpy(loops(values, FITS.index(fit), start, iterations, floor)).to(entropy.dtype)
+        weight, variance, upper = fitted[:3].unbind()
+        hardness = fitted[3:]
+        if entropy.requires_grad and torch.is_grad_enabled():
+            hardness = posterior(entropy, weight, variance, upper)
     return MixtureFit(hardness=hardness, weight=weight, variance=variance, upper=upper)
 
 
 def _em(
-    entropy: Tensor, fit: str, support: float | None, iterations: int, floor: float
+    entropy: Tensor, fit: str, support: float, iterations: int, floor: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Expectation maximisation in tensor operations, which no host waits for: weight, variance, upper end."""
     with torch.no_grad():
         squares = entropy.square()
-        start = entropy.max() if support is None else squares.new_tensor(support)
+        start = entropy.max() if math.isnan(support) else squares.new_tensor(support)
         weight, variance = squares.new_tensor(0.5), squares.mean().clamp_min(floor**2)
         upper = start.clamp_min(10 * floor)
         for _ in range(iterations):
@@ -129,55 +126,13 @@ def _em(
                 # eq. 7 divides by (1 - pi) sum(1 - h), which is pi sum(h), where the moment of the hard part has sum(h)
                 share = mass / len(entropy) if fit == "eq7" else 1
                 upper = (3 * (hard @ squares) / _positive(hard.sum() * share)).sqrt().clamp_min(10 * floor)
-            weight = (mass / len(entropy)).clamp(_WEIGHT_MARGIN, 1 - _WEIGHT_MARGIN)
+            weight = (mass / len(entropy)).clamp(WEIGHT_MARGIN, 1 - WEIGHT_MARGIN)
     return weight, variance, upper
 
 
-@cache
-def _compiled_em() -> Callable[..., tuple[NDArray[np.float64], float, float, float]] | None:
-    """`_em_loops` compiled (and kept on disk), without the interpreter's lock; None where numba is absent."""
-    try:
-        from numba import njit
-    except ImportError:
-        return None
-    loops = njit(cache=True, nogil=True, error_model="numpy")(_em_loops)
-    compiled: Callable[..., tuple[NDArray[np.float64], float, float, float]] = loops
-    return compiled
-
-
-def _em_loops(
-    entropy: NDArray[np.float64], fit: int, start: float, iterations: int, floor: float
-) -> tuple[NDArray[np.float64], float, float, float]:
-    """`_em` as loops to compile, in float64: hardness, weight, variance, upper; ``fit`` is a position in `FITS`.
-
-    It ends early where an iteration changes nothing, since all others would change nothing either.
-    """
-    n, tiny = len(entropy), 1e-300
-    squares = entropy * entropy
-    hard = np.empty(n)
-    weight, variance, upper = 0.5, max(squares.mean(), floor**2), max(start, 10 * floor)
-    for iteration in range(iterations + 1):
-        at_zero = math.log((1 - weight) / (weight * upper) * math.sqrt(variance * (math.pi / 2)))
-        slope = 1 / (2 * variance)
-        easy_mass = easy_squares = 0.0
-        for k in range(n):
-            odds = math.exp(-at_zero - slope * squares[k])  # of easy; 0 and infinity are fine
-            hard[k] = 1 / (1 + odds)
-            easy = 1 / (1 + 1 / odds)
-            easy_mass += easy
-            easy_squares += easy * squares[k]
-        if iteration == iterations:
-            break
-        before = (weight, variance, upper)
-        variance = max(easy_squares / max(easy_mass, tiny), floor**2)
-        if fit > 0:
-            share = easy_mass / n if fit == 2 else 1.0
-            moment = 3 * (hard * squares).sum() / max(hard.sum() * share, tiny)
-            upper = max(math.sqrt(moment), 10 * floor)
-        weight = min(max(easy_mass / n, _WEIGHT_MARGIN), 1 - _WEIGHT_MARGIN)
-        if (weight, variance, upper) == before:
-            break
-    return hard, weight, variance, upper
+def _compiled_em() -> Callable[..., NDArray[np.float64]] | None:
+    """`em_loops` compiled; None where numba is absent."""
+    return compiled(em_loops, exponentials, fused=True)
 
 
 def update_mixture(
@@ -207,12 +162,12 @@ def update_mixture(
         upper = upper.clamp_min(10 * floor)
         sums = before[:2]
         for _ in range(iterations):
-            weight = sums[0].clamp(_WEIGHT_MARGIN, 1 - _WEIGHT_MARGIN)
+            weight = sums[0].clamp(WEIGHT_MARGIN, 1 - WEIGHT_MARGIN)
             variance = (sums[1] / _positive(sums[0])).clamp_min(floor**2)
             easy = torch.sigmoid(-_log_odds(squares, weight, variance, upper))
             batch = torch.stack([easy.mean(), (easy * squares).mean()])
             sums = memory * before[:2] + (1 - memory) * batch
-        weight = sums[0].clamp(_WEIGHT_MARGIN, 1 - _WEIGHT_MARGIN)
+        weight = sums[0].clamp(WEIGHT_MARGIN, 1 - WEIGHT_MARGIN)
         variance = (sums[1] / _positive(sums[0])).clamp_min(floor**2)
     fit = MixtureFit(
         hardness=posterior(entropy, weight, variance, upper), weight=weight, variance=variance, upper=upper

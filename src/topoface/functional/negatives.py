@@ -47,7 +47,7 @@ def pair_bounds(
         ValueError: a negative or infinite whisker, an unknown name.
     """
     _check(whisker, quartiles, side)
-    low, high = values.new_tensor(-torch.inf), values.new_tensor(torch.inf)
+    low, high = values.new_full((), -torch.inf), values.new_full((), torch.inf)
     count = len(values)
     if whisker is None or not count:
         return low, high
@@ -176,7 +176,7 @@ def whisker_bounds(
     Every ordered pair is counted, each by the process of its first sample: the k-th of the M values is the 2k-th there.
     """
     _check(whisker, quartiles, side)
-    infinite = batch.rows.new_tensor(torch.inf)
+    infinite = batch.rows.new_full((), torch.inf)
     if whisker is None:
         return -infinite, infinite
     ordered_pairs = sum_over_ranks(_count(batch))
@@ -209,7 +209,7 @@ def genuine_quantile(batch: PairBatch, quantile: float) -> Tensor:
 @torch.no_grad()
 def describe_pairs(batch: PairBatch, low: Tensor, high: Tensor) -> NegativePairs:
     """Count the pairs of the global batch on either side of the fences."""
-    lost = batch.rows.new_tensor(-torch.inf)
+    lost = batch.rows.new_full((), -torch.inf)
     totals = torch.zeros(3, dtype=torch.int64, device=low.device)
     tops = [lost, lost]
     for _, cosines, negative in batch.blocks():

@@ -1,15 +1,12 @@
-"""H0 persistence: the minimum spanning tree, its edge lengths with their gradient, and distances of diagrams.
+"""H0 persistence: the minimum spanning tree, its edge lengths, and distances of diagrams.
 
 Components of a growing Vietoris-Rips complex merge exactly at the edges that Kruskal's algorithm adds, so
 the finite H0 deaths are the edge lengths of the minimum spanning tree (topological autoencoders, arXiv
 1906.00722). The tree is unique under the order (length, i, j), i < j, with NaN after everything else.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from topoface.functional.spanning_tree import boruvka, prim
 
@@ -59,39 +56,6 @@ def h0_deaths(distances: Tensor) -> Tensor:
     """
     i, j = h0_edges(distances).unbind(1)
     return distances[i, j]
-
-
-def edge_lengths(points: Tensor, edges: Tensor) -> Tensor:
-    """Euclidean lengths of edges, with a backward of O(m D) instead of O(n^2 D).
-
-    Args:
-        points: float ``[n, D]``.
-        edges: int64 ``[m, 2]``, repeats allowed.
-
-    Returns:
-        ``[m]``. An edge of length 0 has gradient 0, not NaN.
-    """
-    lengths: Tensor = _EdgeLengths.apply(points, edges)  # type: ignore[no-untyped-call]
-    return lengths
-
-
-class _EdgeLengths(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, points: Tensor, edges: Tensor) -> Tensor:
-        steps = points.index_select(0, edges[:, 0]) - points.index_select(0, edges[:, 1])
-        lengths: Tensor = torch.linalg.vector_norm(steps, dim=1)
-        ctx.save_for_backward(steps, lengths, edges)
-        ctx.shape = points.shape
-        return lengths
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        steps, lengths, edges = ctx.saved_tensors
-        # only exact zeros are replaced: a NaN length must reach the gradient
-        pull = steps * (gradient / lengths.where(lengths != 0, 1))[:, None]
-        total = steps.new_zeros(ctx.shape)
-        return total.index_add_(0, edges[:, 0], pull).index_add_(0, edges[:, 1], pull, alpha=-1), None
 
 
 def bottleneck_distance(deaths_a: Tensor, deaths_b: Tensor) -> Tensor:

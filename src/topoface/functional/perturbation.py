@@ -117,7 +117,7 @@ def perturb_structure(
         rows = np.flatnonzero(operation == code)
         if len(rows):
             _perturb_rows(name, view, rows, draws[rows], ranges)
-    return view, torch.from_numpy(operation).to(images.device)
+    return view, torch.from_numpy(operation).to(images.device, non_blocking=True)
 
 
 def _perturb_rows(
@@ -135,7 +135,7 @@ def _perturb_rows(
         for row, box in zip(rows.tolist(), boxes.tolist(), strict=True):
             erase(view[row], box, 255 * ranges.erase_fill)
         return
-    index = torch.from_numpy(rows).to(view.device)
+    index = torch.from_numpy(rows).to(view.device, non_blocking=True)
     pixels = view.permute(0, 2, 3, 1)  # as batches lie in memory: each image is copied in one piece
     images = pixels.index_select(0, index).permute(0, 3, 1, 2)
     if name == "blur":
@@ -194,7 +194,8 @@ def colour_jitter(images: Tensor, factors: Tensor, order: NDArray[np.int64]) -> 
     slots = np.zeros((len(order), 7), dtype=np.int64)
     np.put_along_axis(slots, 3 - place[:, None] + np.arange(4), order[by_place], axis=1)
     codes, sort, unsort = (
-        torch.from_numpy(x).to(images.device) for x in (slots, by_place, by_place.argsort())
+        torch.from_numpy(x).to(images.device, non_blocking=True)
+        for x in (slots, by_place, by_place.argsort())
     )
     strengths = factors[sort].gather(1, codes)[..., None, None]
     to_mean, to_luma = (
@@ -275,7 +276,7 @@ def _rotate_hue(pixels: Tensor, turns: Tensor) -> None:
     distance = (green + blue).sub_(red).add_(peak).sub_(low, alpha=2)
     angle = distance.copysign_(green - blue)
     # the new hue as seen from each channel's own, within 6 either way
-    shift = (6 * turns - turns.new_tensor([0, 2, 4])[:, None] + 3) % 6 - 3
+    shift = (6 * turns - torch.arange(0, 6, 2, device=turns.device)[:, None] + 3) % 6 - 3
     torch.addcmul(angle, chroma, shift, out=pixels)
     # | |a| - 3 | is how far it is from the channel's opposite: lowest up to 1, then rising, at the peak from 2 on
     pixels.abs_().sub_(3 * chroma).abs_()
@@ -316,4 +317,4 @@ def _between(uniform: NDArray[np.float64], interval: Interval) -> NDArray[np.flo
 
 
 def _like(images: Tensor, values: NDArray[np.float64]) -> Tensor:
-    return torch.from_numpy(values).to(images)
+    return torch.from_numpy(values).to(images.device, images.dtype, non_blocking=True)

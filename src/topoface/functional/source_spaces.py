@@ -42,4 +42,7 @@ def normalised_luminance(images: Tensor) -> Tensor:
     red, green, blue = images.unbind(1)
     # weights of ITU-R BT.601
     grey = (0.2989 * red.float() + 0.587 * green.float() + 0.114 * blue.float()).flatten(1)
-    return unit_rows(grey - grey.mean(dim=1, keepdim=True))
+    centred = grey - grey.mean(dim=1, keepdim=True)
+    # what is left of a uniform image is rounding: one grey level in one pixel would be a hundred times more
+    noise = centred.square().sum(1, keepdim=True) <= 1e-10 * grey.square().sum(1, keepdim=True)
+    return unit_rows(centred.masked_fill(noise, 0.0))

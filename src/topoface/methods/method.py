@@ -18,6 +18,7 @@ class RunFacts:
     Attributes:
         num_classes: identities of the training source.
         num_images: its images.
+        source_fingerprint: changes when they do.
         embedding_dim: width D of the embeddings.
         steps_per_epoch: optimizer steps of one pass over the training source (a float: batches straddle epochs).
         trainable_embedding_scale: whether the model's last normalisation has a trainable scale.
@@ -29,6 +30,7 @@ class RunFacts:
 
     num_classes: int
     num_images: int
+    source_fingerprint: str
     embedding_dim: int
     steps_per_epoch: float
     trainable_embedding_scale: bool

@@ -87,7 +87,7 @@ class TopoFR(Method):
             self._teacher = copy.deepcopy(facts.model).requires_grad_(False)
         self._encode: Encode | None = _POINTS.get(isa.source)
         if isa.active and isa.source == "encoder":
-            self._encode = open_encoder(isa.encoder, num_images=facts.num_images)
+            self._encode = open_encoder(isa.encoder, fingerprint=facts.source_fingerprint)
         self._view: Tensor | None = None
         self._weight: Tensor | None = None
         self._logged: dict[str, Tensor] = {}
@@ -181,7 +181,9 @@ class TopoFR(Method):
         random_edges = None
         if self.isa.form == "random":
             drawn = replace(state.batch.draws, start=0, stop=len(latents))  # alike on all ranks
-            random_edges = random_trees(drawn.uniform("random_trees", 2))
+            first, second = random_trees(drawn.uniform("random_trees", 2))
+            device = latents.device
+            random_edges = first.to(device, non_blocking=True), second.to(device, non_blocking=True)
         loss = structure_loss(
             distances,
             latents,
@@ -189,6 +191,7 @@ class TopoFR(Method):
             norm=self.isa.norm,
             latent=self.isa.latent,
             reduction=self.isa.reduction,
+            shortest_share=self.isa.shortest_share,
             source_edges=edges,
             random_edges=random_edges,
         )
@@ -221,7 +224,7 @@ class TopoFR(Method):
         warmup = self.isa.warmup_epochs * self.facts.steps_per_epoch
         rise = min(1.0, step / warmup) if warmup else 1.0
         if self.isa.alpha_mode == "fixed":
-            return torch.tensor(rise * self.isa.alpha, dtype=torch.float64, device=self.gradient_norms.device)
+            return torch.full_like(self.gradient_norms[0], rise * self.isa.alpha)
         wanted = self.isa.ratio * self.gradient_norms[0] / self.gradient_norms[1]
         return rise * wanted.nan_to_num(0.0, posinf=RATIO_BOUNDS[1]).clamp(*RATIO_BOUNDS)
 
@@ -293,18 +296,16 @@ class TopoFR(Method):
         """The figures of the last step; those of the two trees are worked out here, when they are read.
 
         ``mean_latent_edge`` and ``scale_ratio`` are of the raw embeddings: they tell shrinking from alignment.
-        ``discrepancy_paired`` is free of scale whatever the form, so that runs can be compared.
+        ``tree_overlap`` and ``discrepancy_paired`` are of their directions, whatever the form, so that runs can be compared.
         """
         values: dict[str, Tensor | float] = dict(self._logged)
         if self._aligned is not None and len(self._aligned[2]) > 1:
             distances, edges, latents = self._aligned
             raw = structure_report(distances, latents, latent="raw", source_edges=edges)
-            measured = raw
-            if self.isa.latent == "sphere":
-                measured = structure_report(distances, latents, latent="sphere", source_edges=edges)
-            values["tree_overlap"] = measured.overlap
-            values["chance_overlap"] = measured.chance_overlap
-            values["discrepancy_paired"] = measured.paired
+            turned = structure_report(distances, latents, latent="sphere", source_edges=edges)
+            values["tree_overlap"] = turned.overlap
+            values["chance_overlap"] = turned.chance_overlap
+            values["discrepancy_paired"] = turned.paired
             values["mean_source_edge"] = raw.mean_source_edge
             values["mean_latent_edge"] = raw.mean_latent_edge
             values["scale_ratio"] = raw.scale_ratio

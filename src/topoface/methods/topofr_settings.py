@@ -47,7 +47,7 @@ class Alignment:
     encoder; a running average of the model itself (mean teacher), which costs a forward pass."""
     encoder: str = ""
     """For source encoder: a model directory, a .pt file of arcface_torch or an ONNX embedder, run in the loader; or the
-    .npy file that ``topoface embed`` wrote."""
+    file that ``topoface embed`` wrote."""
     teacher_memory: float = 0.99
     """For source teacher: how much of the average a step leaves."""
     shortest_share: float = 1.0

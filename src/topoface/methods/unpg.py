@@ -133,7 +133,7 @@ class UNPG(Method):
                 self.genuine_fence.isnan(), seen, torch.where(seen.isnan(), self.genuine_fence, running)
             )
             self.genuine_fence.copy_(fence)
-            infinite = pairs.rows.new_tensor(torch.inf)
+            infinite = pairs.rows.new_full((), torch.inf)
             return -infinite, torch.where(fence.isnan(), infinite, fence.to(infinite.dtype))
         whisker = self.whisker if self.filter == "whisker" else None
         return whisker_bounds(pairs, whisker, self.quartiles, self.side)

@@ -5,9 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from topoface.errors import UserError, missing_extra
+from topoface.files import write_bytes
 from topoface.models.files import load
 
 Encode = Callable[[Tensor, Tensor], Tensor]
@@ -15,20 +19,20 @@ Encode = Callable[[Tensor, Tensor], Tensor]
 ``[n, d]``; on the CPU, and safe to call from threads."""
 
 
-def open_encoder(path: str, *, num_images: int) -> Encode:
+def open_encoder(path: str, *, fingerprint: str) -> Encode:
     """Open a frozen encoder.
 
     Args:
         path: a model directory, an arcface_torch state dict (.pt, .pth), an ONNX embedder (.onnx, needs onnxruntime)
             that takes RGB ``[n, 3, 112, 112]`` as ``(x - 127.5) / 127.5``, as InsightFace's do, or what
-            ``topoface embed`` wrote (.npy): a row for each image of the source, alike for an image and its mirror image.
-        num_images: of the source, which such a file must have rows for.
+            ``topoface embed`` wrote (.safetensors): a row for each image of the source, alike for an image and its mirror image.
+        fingerprint: of the source, which such a file must have been made from.
 
     Raises:
         UserError: nothing usable is there.
     """
-    if path.endswith(".npy"):
-        return _stored(path, num_images)
+    if path.endswith(".safetensors"):
+        return _stored(path, fingerprint)
     if path.endswith(".onnx"):
         return _onnx_encoder(path)
     model = load(path).eval().requires_grad_(False)
@@ -40,18 +44,29 @@ def open_encoder(path: str, *, num_images: int) -> Encode:
     return encode
 
 
-def _stored(path: str, num_images: int) -> Encode:
+def write_embeddings(path: Path, rows: NDArray[np.float32], *, fingerprint: str) -> None:
+    """Write unit rows ``[images, D]`` for `open_encoder`, with the fingerprint of their source.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    write_bytes(path, save({"rows": torch.from_numpy(rows)}, {"source": fingerprint}))
+
+
+def _stored(path: str, fingerprint: str) -> Encode:
     try:
-        rows = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+        with safe_open(path, framework="pt") as file:
+            made_from = (file.metadata() or {}).get("source")
+            rows = file.get_tensor("rows")
+    except (OSError, SafetensorError) as error:
         raise UserError(f"cannot be read ({error})", path, "make it with topoface embed") from error
-    if rows.ndim != 2 or len(rows) != num_images or rows.dtype != np.float32:
+    if made_from != fingerprint:
         raise UserError(
-            f"holds {rows.dtype} {list(rows.shape)}, the source has {num_images} images",
-            path,
-            "make it with topoface embed from the same source",
+            "was made from other images", path, "make it with topoface embed from this very source"
         )
-    return lambda images, indices: torch.from_numpy(rows[indices.numpy()])  # noqa: ARG005
+    if rows.dtype != torch.float32 or not torch.allclose(rows.norm(dim=1), torch.ones(len(rows)), atol=1e-3):
+        raise UserError("holds rows that are no directions", path, "make it with topoface embed")
+    return lambda images, indices: rows[indices]  # noqa: ARG005
 
 
 def _onnx_encoder(path: str) -> Encode:

@@ -101,6 +101,7 @@ def build_run(recipe: Recipe, device: torch.device) -> Run:
     facts = RunFacts(
         num_classes=source.identities,
         num_images=len(source),
+        source_fingerprint=source.fingerprint(),
         embedding_dim=recipe.model.dimension,
         steps_per_epoch=order.steps_per_epoch,
         trainable_embedding_scale=recipe.model.trainable_scale,

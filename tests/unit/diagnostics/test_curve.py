@@ -142,7 +142,7 @@ def test_a_run_that_cannot_be_judged_is_one_line(tmp_path, capsys, content, mess
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_log_that_is_no_text_is_a_users_mistake(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.oracles import topology as oracle
+from topoface.functional import distances, lengths, spanning_tree
 from topoface.functional.alignment import (
     FORMS,
     LATENTS,
@@ -210,6 +211,22 @@ def test_duplicates_have_a_finite_loss_and_gradient(form, latent, norm):
         assert slope.isfinite().all()
 
 
+@pytest.mark.parametrize("form", FORMS[:-1])
+@pytest.mark.parametrize(
+    ("latent", "norm"), [*PAIRS, ("sphere", "none"), ("sphere", "max"), ("learned", "pixel_range")]
+)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_loops_equal_tensor_operations(form, latent, norm, dtype, tolerance, monkeypatch):
+    source, latents = matrix(cloud(40, seed=1)), cloud(40, seed=2).to(dtype)
+    names = {"form": form, "latent": latent, "norm": norm, "reduction": "edges"}
+    loss, gradient = value_and_gradient(source, latents, **names)
+    for module in (distances, lengths, spanning_tree):
+        monkeypatch.setattr(module, "compiled", lambda *loops: None)
+    other, slope = value_and_gradient(source, latents, **names)
+    torch.testing.assert_close(loss, other, rtol=tolerance, atol=0)
+    torch.testing.assert_close(gradient, slope, rtol=0, atol=tolerance * float(slope.abs().max()))
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("form", FORMS[:-1])
 def test_nan_or_infinity_is_never_masked(bad, form):
@@ -232,6 +249,16 @@ def test_half_precision_gives_the_float32_loss_of_the_cast_latents(dtype):
 
 def test_float64_latents_keep_float64_with_a_float32_source():
     assert structure_loss(matrix(cloud(seed=1)).float(), cloud(seed=2)).dtype == torch.float64
+
+
+def test_latents_and_trees_in_any_layout_serve():
+    source, latents = matrix(cloud(seed=1)), cloud(seed=2)
+    names = {"norm": "mean_edge", "latent": "sphere"}
+    edges = h0_edges(source).T.contiguous().T
+    loss, gradient = value_and_gradient(source, latents, **names)
+    other, slope = value_and_gradient(source.T, latents.T.contiguous().T, source_edges=edges, **names)
+    assert other == loss
+    assert torch.equal(slope, gradient)
 
 
 def test_a_tree_from_the_loader_changes_nothing_and_saves_the_source_tree():

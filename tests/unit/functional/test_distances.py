@@ -12,6 +12,7 @@ from topoface.functional.distances import (
     pixel_distances,
     pixel_squared_distances,
     squared_distances,
+    unit_factors,
 )
 from topoface.functional.persistence import h0_edges
 
@@ -165,3 +166,53 @@ def test_equal_lengths_on_a_grid_stay_ties_in_float64(seed):
     points = torch.from_numpy(rng.integers(-3, 4, (n, width)) * 2.0 ** rng.integers(-5, 3) + 100)
     exact = (points[:, None] - points[None]).square().sum(-1)
     assert torch.equal(squared_distances(points), exact)
+
+
+CLOUDS = {
+    "plain": lambda: torch.randn(100, 60, generator=torch.Generator().manual_seed(0)),
+    "offset": lambda: 20 + torch.randn(33, 17, generator=torch.Generator().manual_seed(1)),
+    "not contiguous": lambda: torch.randn(40, 70, generator=torch.Generator().manual_seed(2)).T,
+    "one column": lambda: torch.randn(31, 1, generator=torch.Generator().manual_seed(3)),
+    "tiny": lambda: 1e-15 * torch.randn(32, 9, generator=torch.Generator().manual_seed(4)),
+    "duplicates and zeros": lambda: torch.tensor([[1.0, 2], [0, 0], [1, 2], [0, 0], [3, 1]]),
+}
+
+
+@pytest.mark.parametrize("cloud", CLOUDS.values(), ids=CLOUDS)
+@pytest.mark.parametrize("directions", [False, True])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
+def test_loops_equal_tensor_operations(cloud, directions, dtype, tolerance, monkeypatch):
+    points, results = cloud().to(dtype), []
+    for _ in ("loops", "tensors"):
+        results.append(squared_distances(points, unit_factors(points) if directions else None))
+        monkeypatch.setattr(distances, "compiled", lambda loops: None)
+    found, expected = results
+    assert found.dtype == expected.dtype == dtype
+    # the numbers of a direction differ by a rounding
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=0.1 * tolerance * directions)
+
+
+@pytest.mark.parametrize("n", [2, 3, 17, 64, 100, 128])
+def test_the_compiled_matrix_is_symmetric_to_the_last_bit(n):
+    found = squared_distances(torch.randn(n, 512, generator=torch.Generator().manual_seed(n)))
+    assert torch.equal(found, found.T)
+    assert not found.diagonal().any()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("compile_it", [True, False])
+def test_points_that_are_not_finite_are_at_no_distance(bad, compile_it, monkeypatch):
+    if not compile_it:
+        monkeypatch.setattr(distances, "compiled", lambda loops: None)
+    points = torch.randn(9, 5, generator=torch.Generator().manual_seed(0))
+    points[3, 2] = bad
+    found = squared_distances(points)
+    assert found[3, :3].isnan().all()
+    assert len(h0_edges(found)) == 8
+
+
+def test_factors_give_directions_and_leave_a_point_at_zero(monkeypatch):
+    points = torch.tensor([[3.0, 4], [0, 0], [0, -2]])
+    for _ in ("loops", "tensors"):
+        torch.testing.assert_close(unit_factors(points), torch.tensor([0.2, 1, 0.5]))
+        monkeypatch.setattr(distances, "compiled", lambda loops: None)

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from tests.oracles import mixture as oracle
 from topoface.functional import mixture
+from topoface.functional.compiled import compiled
 from topoface.functional.mixture import FITS, fit_mixture, hardness, posterior
+from topoface.functional.mixture_loops import exponentials
 
 EXAMPLE = [0.01, 0.02, 0.05, 0.08, 0.1, 0.15, 2, 4]
 LOCAL_FITS = ("ml", "moments", "eq7")
@@ -54,6 +56,30 @@ def test_compiled_and_tensor_expectation_maximisation_agree(fit, support, monkey
         other = fit_mixture(vector(batch), fit=fit, **support)
         assert parameters(one) == pytest.approx(parameters(other), rel=1e-11)
         torch.testing.assert_close(one.hardness, other.hardness, rtol=1e-9, atol=1e-12)
+
+
+def test_vectorised_exponentials_equal_those_of_the_library():
+    vectorised = compiled(exponentials, fused=True)
+    values = np.r_[
+        np.linspace(-700, 700, 100_001), 0, -0.0, 1e-300, np.random.default_rng(0).normal(0, 3, 10_000)
+    ]
+    found = values.copy()
+    vectorised(found, np.empty(len(values), np.int64))
+    np.testing.assert_allclose(found, [math.exp(x) for x in values], rtol=3e-13, atol=0)
+    assert found[100_001] == 1
+    ends = np.array([-1e9, -np.inf, 1e9, np.inf, np.nan])
+    vectorised(ends, np.empty(5, np.int64))
+    np.testing.assert_allclose(ends, [math.exp(-700)] * 2 + [math.exp(700)] * 2 + [np.nan], rtol=3e-13)
+
+
+@pytest.mark.parametrize("compile_it", [True, False])
+def test_an_entropy_that_is_no_number_is_not_hidden(compile_it, monkeypatch):
+    if not compile_it:
+        monkeypatch.setattr(mixture, "_compiled_em", lambda: None)
+    for place in (0, 3):
+        entropies = vector(EXAMPLE)
+        entropies[place] = math.nan
+        assert fit_mixture(entropies).hardness.isnan().all()
 
 
 def test_posterior_at_given_parameters():

@@ -14,7 +14,6 @@ from hypothesis.extra import numpy as hnp
 from tests.oracles import topology as oracle
 from topoface.functional.persistence import (
     bottleneck_distance,
-    edge_lengths,
     h0_deaths,
     h0_edges,
     tree_overlap,
@@ -149,24 +148,6 @@ def test_the_gradient_of_the_deaths_is_one_at_the_edges():
     expected = torch.zeros(4, 4, dtype=torch.float64)
     expected[[0, 1, 2], [1, 2, 3]] = 1
     assert torch.equal(distances.grad, expected)
-
-
-def test_edge_lengths_pass_gradcheck_with_repeated_edges():
-    points = torch.randn(
-        6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True
-    )
-    edges = torch.tensor([[0, 1], [1, 2], [0, 1], [4, 5]])
-    assert torch.autograd.gradcheck(lambda p: edge_lengths(p, edges), points)
-
-
-def test_edges_of_length_zero_have_gradient_zero_and_nan_stays():
-    points = torch.tensor([[1.0, 2], [1, 2], [4, 6], [math.nan, 0]], requires_grad=True)
-    lengths = edge_lengths(points, torch.tensor([[0, 1], [1, 2], [2, 3]]))
-    assert lengths[:2].tolist() == [0, 5]
-    lengths.sum().backward()
-    assert points.grad[0].tolist() == [0, 0]
-    assert points.grad[1] == pytest.approx(torch.tensor([-0.6, -0.8]))
-    assert points.grad[3].isnan().all()
 
 
 def test_bottleneck_examples():

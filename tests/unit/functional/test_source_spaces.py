@@ -51,7 +51,9 @@ def test_luminance_forgets_brightness_and_contrast():
     )
 
 
-def test_a_uniform_image_is_a_finite_point():
-    rows = normalised_luminance(torch.full((1, 3, 112, 112), 7, dtype=torch.uint8))
-    assert torch.isfinite(rows).all()
-    assert float(rows.norm()) < 1.01
+def test_a_uniform_image_is_the_origin_and_one_other_pixel_is_not():
+    levels = torch.arange(256, dtype=torch.uint8)[:, None, None, None].expand(256, 3, 112, 112)
+    assert torch.equal(normalised_luminance(levels), torch.zeros(256, 112 * 112))
+    nearly = torch.full((1, 3, 112, 112), 255, dtype=torch.uint8)
+    nearly[0, 0, 5, 5] = 252
+    assert float(normalised_luminance(nearly).norm()) == pytest.approx(1)

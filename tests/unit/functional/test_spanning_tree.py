@@ -14,6 +14,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from topoface.errors import UserError
 from topoface.functional import spanning_tree
+from topoface.functional.compiled import compiled
 from topoface.functional.persistence import h0_edges
 from topoface.functional.spanning_tree import boruvka, prim_numba, prim_numpy
 
@@ -70,12 +71,18 @@ KINDS = (uniform, many_ties, half_precision, duplicates, missing, infinite, sign
 
 
 def random_case(number):
-    """A kind, a size from 2 to 60 and a type, all drawn from the number."""
+    """A kind, a size from 2 to 80, a type, and whether it is symmetric (which the packed loops ask for), all drawn from the number."""
     rng = np.random.default_rng(number)
     kind = KINDS[number % len(KINDS)]
-    distances = kind(rng, int(rng.integers(2, 61)))
+    distances = kind(rng, int(rng.integers(2, 81)))
+    if rng.random() < 0.6:
+        distances = mirrored(distances)
     dtype = np.int64 if kind is pixels else rng.choice([np.float32, np.float64])
     return kind.__name__, distances.astype(dtype)
+
+
+def mirrored(distances):
+    return np.where(np.tri(len(distances), dtype=bool), distances.T, distances)
 
 
 def test_all_algorithms_return_the_same_edges():
@@ -105,11 +112,44 @@ def test_the_tree_spans_in_ascending_order(road):
 
 
 @pytest.mark.parametrize("road", ROADS.values(), ids=ROADS)
-def test_only_the_upper_triangle_is_read(road):
-    distances = np.random.default_rng(0).random((30, 30))
-    below = distances.copy()
-    below[np.tril_indices(30)] = -1
-    assert np.array_equal(road(distances), road(below))
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+@pytest.mark.parametrize("n", [30, 70])
+def test_only_the_upper_triangle_matters(road, dtype, n):
+    distances = (1000 * np.random.default_rng(0).random((n, n))).astype(dtype)
+    below, one = distances.copy(), mirrored(distances)
+    below[np.tril_indices(n)] = -1
+    one[n - 1, 0] -= 1
+    for other in (below, mirrored(distances), one):
+        assert np.array_equal(road(distances), road(other))
+
+
+def test_what_packs_is_packed_and_nothing_else():
+    packed, general = compiled(spanning_tree._packed_loops), compiled(spanning_tree._prim_loops)
+    used = []
+
+    def watching(loops):
+        return lambda *arguments: used.append(loops) or (packed if loops == "packed" else general)(*arguments)
+
+    def roads(distances):
+        used.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            names = {spanning_tree._packed_loops: "packed", spanning_tree._prim_loops: "general"}
+            patch.setattr(
+                spanning_tree, "compiled", lambda f: watching(names[f]) if f in names else compiled(f)
+            )
+            assert np.array_equal(prim_numba(distances), prim_numpy(distances))
+        return used == ["packed"]
+
+    plain = mirrored(np.random.default_rng(0).integers(0, 1000, (40, 40)))
+    assert roads(plain)
+    assert roads(plain.astype(np.float32))
+    assert roads(np.where(plain > 900, np.inf, plain).astype(np.float32))
+    assert roads(plain * 5_000_000)  # above 2^32
+    for length in (-1, 2**33 - 1, -(2**62), 2**62):
+        assert not roads(np.where(plain % 50 == 7, length, plain))
+    for length in (-0.0, -1.0, -np.inf, np.nan, -np.nan):
+        assert not roads(np.where(plain % 50 == 7, length, plain).astype(np.float32))
+    assert not roads(np.triu(plain))
 
 
 @pytest.mark.parametrize("road", ROADS.values(), ids=ROADS)
@@ -120,8 +160,8 @@ def test_equal_lengths_give_the_star(road, dtype):
 
 def test_larger_matrices_agree_too():
     rng = np.random.default_rng(1)
-    for n in (127, 128, 129, 300):
-        for distances in (rng.random((n, n), np.float32), rng.integers(0, 50, (n, n))):
+    for n in (32, 33, 127, 128, 129, 300):
+        for distances in (mirrored(rng.random((n, n), np.float32)), mirrored(rng.integers(0, 50, (n, n)))):
             assert np.array_equal(prim_numba(distances), ROADS["Boruvka"](distances)), n
 
 
@@ -152,7 +192,7 @@ def test_too_many_points_are_refused_rather_than_packed_wrongly():
 def test_without_numba_the_numpy_tree_serves(monkeypatch):
     distances = torch.rand(20, 20, generator=torch.Generator().manual_seed(3))
     expected = h0_edges(distances)
-    monkeypatch.setattr(spanning_tree, "_compiled_prim", lambda: None)
+    monkeypatch.setattr(spanning_tree, "compiled", lambda loops: None)
     assert torch.equal(h0_edges(distances), expected)
     with pytest.raises(UserError, match=r"topoface\[fast\]"):
         prim_numba(distances.numpy())

@@ -13,6 +13,7 @@ from tests.facts import run_facts
 from tests.oracles.topofr import release_step
 from topoface.data.batch import Batch
 from topoface.errors import UserError
+from topoface.functional.alignment import structure_loss
 from topoface.functional.draws import SampleDraws
 from topoface.functional.persistence import h0_edges
 from topoface.functional.source_spaces import normalised_luminance
@@ -20,6 +21,7 @@ from topoface.heads import ArcFace, ClassStatistics
 from topoface.methods import StepState, TopoFR
 from topoface.methods import topofr as module
 from topoface.methods.topofr_settings import Alignment, Damage, Perturbation
+from topoface.models.encoder import write_embeddings
 from topoface.recipe import Component
 from topoface.recipe.components import build
 from topoface.training.step import Hooks, forward_step
@@ -383,8 +385,10 @@ def test_the_source_space_is_the_one_asked_for(source: str, points: Any) -> None
 
 def test_an_encoder_is_the_source_space_and_is_not_saved(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).normal(size=(FACTS.num_images, 4)).astype(np.float32)
-    np.save(tmp_path / "rows.npy", rows)
-    method = TopoFR(FACTS, isa=Alignment(source="encoder", encoder=str(tmp_path / "rows.npy")))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    path = tmp_path / "rows.safetensors"
+    write_embeddings(path, rows, fingerprint=FACTS.source_fingerprint)
+    method = TopoFR(FACTS, isa=Alignment(source="encoder", encoder=str(path)))
     batch = make_batch(method)
     expected = structure_of(torch.from_numpy(rows[:n]))
     torch.testing.assert_close(batch.extras["topofr_distances"].double(), expected, rtol=1e-5, atol=1e-6)
@@ -461,3 +465,28 @@ def test_the_log_tells_shrinking_from_alignment() -> None:
     assert logged[1]["scale_ratio"] == pytest.approx(logged[0]["scale_ratio"] / 2, rel=1e-5)
     assert logged[1]["mean_source_edge"] == logged[0]["mean_source_edge"]
     assert logged[1]["tree_overlap"] == logged[0]["tree_overlap"]
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.1])
+def test_the_share_of_edges_reaches_the_loss(share: float) -> None:
+    method = TopoFR(
+        FACTS, isa=Alignment(shortest_share=share, alpha_mode="fixed", alpha=1.0, warmup_epochs=0.0)
+    )
+    batch = make_batch(method, 20)
+    output = forward_step(Model(), ArcFace(8, 7, scale=16.0), Hooks.of(torch.nn.ModuleList([method])), batch)
+    expected = structure_loss(
+        batch.extras["topofr_distances"],
+        output.state.embeddings,
+        norm="mean_edge",
+        latent="sphere",
+        reduction="edges",
+        shortest_share=share,
+        source_edges=batch.extras["topofr_edges"],
+    )
+    assert output.terms["TopoFR/alignment"].item() == pytest.approx(expected.item(), rel=1e-6)
+    if share < 1:
+        whole = TopoFR(FACTS, isa=Alignment(alpha_mode="fixed", alpha=1.0, warmup_epochs=0.0))
+        other = forward_step(
+            Model(), ArcFace(8, 7, scale=16.0), Hooks.of(torch.nn.ModuleList([whole])), batch
+        )
+        assert abs(other.terms["TopoFR/alignment"].item() - expected.item()) > 1e-3

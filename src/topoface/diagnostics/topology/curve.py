@@ -147,7 +147,7 @@ def _curves(logs: Mapping[str, Log]) -> Section:
                     if "scale" in keys
                     else ""
                 )
-                + ", share of edges that both trees have (dashed: independent trees)"
+                + ", share of edges that both trees, of images and of directions, have (dashed: independent trees)"
                 + (
                     ", gradient of the weighted alignment over that of the class loss"
                     if "gradient_ratio" in keys

@@ -56,8 +56,8 @@ def discrepancy(
     opened = open_faces(faces)
     sizes = sorted(set(sizes))
     for size in sizes:
-        if not 2 <= size <= len(opened):
-            raise UserError(f"a batch of {size} images", faces, f"choose sizes from 2 to {len(opened)}")
+        if not 3 <= size <= len(opened):
+            raise UserError(f"a batch of {size} images", faces, f"choose sizes from 3 to {len(opened)}")
     loaded = {name: open_model(path) for name, path in zip(short_names(models), models, strict=True)}
     results = measure(opened, loaded, sizes, batches, seed)
 
@@ -118,7 +118,8 @@ def _agreement(measured: Measured) -> str:
     chance = f"independent trees share {measured.chance_overlap:.1%}"
     if len(middle) == 1:
         ((name, own),) = middle.items()
-        share = own["paired"] / measured.shuffled if measured.shuffled else float("nan")
+        dealt_out = measured.shuffled[name]
+        share = own["paired"] / dealt_out if dealt_out else float("nan")
         return (
             f"In batches of {measured.n:,}, the trees of images and embeddings share {own['overlap']:.1%} of their edges with {name}; {chance}. "
             f"Its paired discrepancy is {own['paired']:.3f} per edge, {share:.0%} of what the same embeddings dealt out at random have."
@@ -169,14 +170,14 @@ def _sections(measured: Measured) -> list[Section]:
     n, names = measured.n, list(measured.by_model)
     within = {key: float(np.median(v)) for key, v in measured.identities.items()}
     chance = {
-        "paired": f"{measured.shuffled:.3f} (shuffled)",
+        "paired": "; ".join(f"{shuffled:.3f} {name}" for name, shuffled in measured.shuffled.items()),
         "overlap": f"{100 * measured.chance_overlap:.1f}",
         "spearman": "0",
         "sorted": "–",
         "bottleneck": "–",
     }
     lines = {
-        "paired": {"shuffled": measured.shuffled},
+        "paired": {"shuffled": measured.shuffled[names[0]]} if len(names) == 1 else {},
         "overlap": {"chance": measured.chance_overlap},
         "spearman": {"chance": 0.0},
         "scale_ratio": {"equal lengths": 1.0},
@@ -269,6 +270,8 @@ def _differences_section(measured: Measured) -> Section:
 
 
 def _growth_section(results: Sequence[Measured]) -> Section:
+    first = next(iter(results[0].by_model))
+
     def picture(name: str, caption: str, key: str, *, total: bool = False) -> Picture:
         return Picture(
             name=name, caption=caption, draw=partial(growth, results=results, key=key, total=total)
@@ -276,13 +279,13 @@ def _growth_section(results: Sequence[Measured]) -> Section:
 
     return Section(
         title="What the batch size does by itself",
-        text=f"Larger batches have more edges to sum over, and their edges are shorter. Even the same embeddings dealt out to other images have a paired "
-        f"discrepancy of {results[0].shuffled:.3f} per edge in batches of {results[0].n:,} and of {results[-1].shuffled:.3f} in batches of "
-        f"{results[-1].n:,}. So compare models at one size only.",
+        text=f"Larger batches have more edges to sum over, and their edges are shorter. Even the same embeddings (of {first}) dealt out to other images "
+        f"have a paired discrepancy of {results[0].shuffled[first]:.3f} per edge in batches of {results[0].n:,} and of "
+        f"{results[-1].shuffled[first]:.3f} in batches of {results[-1].n:,}. So compare models at one size only.",
         pictures=[
             picture(
                 "growth_sum",
-                "Sum over the edges, as the paper draws it. Dashed: shuffled embeddings.",
+                "Sum over the edges, as the paper draws it.",
                 "paired",
                 total=True,
             ),

@@ -101,8 +101,8 @@ def growth(axes: "Axes", *, results: Sequence[Measured], key: str, total: bool =
         axes.plot(
             sizes, [100 * m.chance_overlap for m in results], color=MUTED, linestyle=DASHED, label="chance"
         )
-    if key == "paired":
-        shuffled = [m.shuffled * (m.n - 1 if total else 1) for m in results]
+    if key == "paired" and len(lines) == 1:
+        shuffled = [sum(m.shuffled.values()) * (m.n - 1 if total else 1) for m in results]
         axes.plot(sizes, shuffled, color=MUTED, linestyle=DASHED, label="shuffled")
     name = MEASURES[key].name
     name = name.replace(" per edge", ",\nsummed over edges") if total else name

@@ -1,5 +1,6 @@
 """Structure of embeddings beside that of their images, over the same batches for every model."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -93,9 +94,9 @@ class Measured:
         return 2 / self.n
 
     @property
-    def shuffled(self) -> float:
-        """The median paired discrepancy without any alignment, over models and batches."""
-        return float(np.median([values["shuffled"] for values in self.by_model.values()]))
+    def shuffled(self) -> dict[str, float]:
+        """The median paired discrepancy of each model without any alignment; it depends on how its embeddings lie."""
+        return {name: float(np.median(values["shuffled"])) for name, values in self.by_model.items()}
 
     def numbers(self) -> dict[str, Any]:
         """All of it, for JSON."""
@@ -186,7 +187,8 @@ def _figures(
         "sorted": free.sorted,
         "overlap": free.overlap,
         "bottleneck": free.bottleneck,
-        "spearman": free.spearman,
+        # embeddings that all coincide have no ranks to correlate
+        "spearman": 0.0 if math.isnan(free.spearman) else free.spearman,
         "same_identity": float(free.same_identity_edges or 0),
         "raw_paired": raw.paired,
         "raw_sorted": raw.sorted,

@@ -110,7 +110,8 @@ def read_log(path: str) -> Log:
         )
     points, methods = _from_recipe(file.with_name("recipe.yaml"))
     if "chance" in values:
-        points = round(2 / float(np.nanmedian(values.pop("chance"))))
+        chance = float(np.nanmedian(values.pop("chance")))
+        points = round(2 / chance) if chance > 0 else points
     steps = np.array([_number(line["step"]) for line in lines])
     return Log(path=path, steps=steps, values=values, points=points, methods=methods)
 
