@@ -94,10 +94,14 @@ def main() -> None:
         times = [[seconds(way, head, x, labels) for way in ways] for _ in range(repeats + 1)][1:]
         ratio = statistics.median(row[1] / row[0] for row in times)
         against = f"{statistics.median(row[2] / row[1] for row in times):.1f}" if with_literal else ""
-        print(f"| {batch} | {classes:,} | {1e3 * statistics.median(r[0] for r in times):.0f} | {ratio:.3f} | {against} |")
+        print(
+            f"| {batch} | {classes:,} | {1e3 * statistics.median(r[0] for r in times):.0f} | {ratio:.3f} | {against} |"
+        )
     if not quick:
         plain_mib, virtual_mib = (peak_mib(way, 4096, 1000) for way in ("plain", "virtual"))
-        print(f"\nB = 4096, C = 1,000: peak extra memory {plain_mib:.0f} MiB plain, {virtual_mib:.0f} MiB with the virtual class")
+        print(
+            f"\nB = 4096, C = 1,000: peak extra memory {plain_mib:.0f} MiB plain, {virtual_mib:.0f} MiB with the virtual class"
+        )
 
 
 if __name__ == "__main__":
