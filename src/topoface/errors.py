@@ -25,3 +25,13 @@ def missing_extra(package: str, extra: str, purpose: str) -> UserError:
         purpose,
         f"install it with: pip install 'topoface[{extra}]'",
     )
+
+
+def require(holds: bool, where: str, value: object, remedy: str) -> None:
+    """Refuse a value that has the right type and makes no sense.
+
+    Raises:
+        UserError: ``holds`` is false.
+    """
+    if not holds:
+        raise UserError(f"is {value}", where, remedy)

@@ -19,18 +19,22 @@ def rank() -> int:
 
 class _GatherRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor) -> Tensor:
-        ctx.count = rows.shape[0]
+    def forward(ctx: Any, rows: Tensor, alike: bool) -> Tensor:
+        ctx.count, ctx.alike = rows.shape[0], alike
         parts = [torch.empty_like(rows) for _ in range(world_size())]
         dist.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        # The loss over all rows is computed alike on every rank and the ranks' gradients are averaged
-        # afterwards, so each rank hands back its own rows times the number of ranks: no communication.
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         start = rank() * ctx.count
-        return gradients[0][start : start + ctx.count] * world_size()
+        if ctx.alike:
+            # The loss over all rows is computed alike on every rank and the ranks' gradients are averaged
+            # afterwards, so each rank hands back its own rows times the number of ranks: no communication.
+            return gradients[0][start : start + ctx.count] * world_size(), None
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total[start : start + ctx.count], None
 
 
 def gather_rows(rows: Tensor) -> Tensor:
@@ -41,7 +45,7 @@ def gather_rows(rows: Tensor) -> Tensor:
     """
     if world_size() == 1:
         return rows
-    gathered: Tensor = _GatherRows.apply(rows)  # type: ignore[no-untyped-call]
+    gathered: Tensor = _GatherRows.apply(rows, True)  # type: ignore[no-untyped-call]
     return gathered
 
 
@@ -91,27 +95,11 @@ def max_over_ranks(value: Tensor) -> Tensor:
     return top
 
 
-class _GatherForAll(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor) -> Tensor:
-        ctx.count = rows.shape[0]
-        parts = [torch.empty_like(rows) for _ in range(world_size())]
-        dist.all_gather(parts, rows.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].clone()
-        dist.all_reduce(total)
-        start = rank() * ctx.count
-        return total[start : start + ctx.count]
-
-
 def gather_for_all(rows: Tensor) -> Tensor:
     """Like :func:`gather_rows`, for losses that differ between the ranks: the gradients of all of them come back summed."""
     if world_size() == 1:
         return rows
-    gathered: Tensor = _GatherForAll.apply(rows)  # type: ignore[no-untyped-call]
+    gathered: Tensor = _GatherRows.apply(rows, False)  # type: ignore[no-untyped-call]
     return gathered
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from topoface.data.batch import Batch
-from topoface.errors import UserError
+from topoface.errors import UserError, require
 from topoface.functional.center_losses import (
     alignment_loss,
     center_level,
@@ -90,26 +90,26 @@ class JLCC(Method):
         watch: bool = False,
     ) -> None:
         super().__init__(facts)
-        _require(0 <= beta < 1, "beta", beta, "give a share in [0, 1), usually 0.9")
-        _require(
+        require(0 <= beta < 1, "beta", beta, "give a share in [0, 1), usually 0.9")
+        require(
             start_epochs >= 1,
             "start_epochs",
             start_epochs,
             "give 1 or more: a center needs a look at each image",
         )
-        _require(ramp_epochs >= 0, "ramp_epochs", ramp_epochs, "give 0 or more")
+        require(ramp_epochs >= 0, "ramp_epochs", ramp_epochs, "give 0 or more")
         room = facts.margin_room
         if margin.delta > 0 and room is None:
             raise UserError(
                 "there is no margin to shift", "margin.delta", "set it to 0, or choose a margin head"
             )
-        _require(
+        require(
             margin.delta == 0 or margin.delta <= (room or 0) + 1e-9,
             "margin.delta",
             margin.delta,
             f"the head's margin leaves room for {room}: lower delta, or change that margin",
         )
-        _require(
+        require(
             align.weight == 0 or facts.has_class_centers,
             "align.weight",
             align.weight,
@@ -339,8 +339,3 @@ class JLCC(Method):
             cosines = (self._rows(self._class_centers) * self.directions).sum(1)
             values["class_center_cosine"] = cosines.where(self.visits > 0, torch.nan).nanmean()
         return values
-
-
-def _require(holds: bool, name: str, value: object, remedy: str) -> None:
-    if not holds:
-        raise UserError(f"is {value}", name, remedy)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from topoface.errors import UserError
+from topoface.errors import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class ClusterMargin:
     """Which samples get the larger margin; the abstract does not say."""
 
     def __post_init__(self) -> None:
-        _require(0 <= self.delta < math.pi / 2, "delta", self.delta, "give a shift in [0, pi/2), usually 0.1")
+        require(0 <= self.delta < math.pi / 2, "delta", self.delta, "give a shift in [0, pi/2), usually 0.1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +40,12 @@ class Contrast:
     """Of all identities, drawn in each step for scope sampled."""
 
     def __post_init__(self) -> None:
-        _require(0 <= self.weight < math.inf, "weight", self.weight, "give 0 or more")
+        require(0 <= self.weight < math.inf, "weight", self.weight, "give 0 or more")
         # the exponential of an absent center is 0 for any such temperature
-        _require(
+        require(
             1e-3 <= self.temperature <= 100, "temperature", self.temperature, "give 0.001 to 100, usually 0.1"
         )
-        _require(0 < self.share <= 1, "share", self.share, "give a share in (0, 1]")
+        require(0 < self.share <= 1, "share", self.share, "give a share in (0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +60,8 @@ class Aligning:
     """Of nce."""
 
     def __post_init__(self) -> None:
-        _require(0 <= self.weight < math.inf, "weight", self.weight, "give 0 or more")
-        _require(
+        require(0 <= self.weight < math.inf, "weight", self.weight, "give 0 or more")
+        require(
             1e-3 <= self.temperature <= 100, "temperature", self.temperature, "give 0.001 to 100, usually 0.1"
         )
 
@@ -77,8 +77,3 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "watch": {"margin": _MARGIN_OFF, "contrast": _CONTRAST_OFF, "align": _ALIGNING_OFF, "watch": True},
 }
 """Arguments of JLCC by name: the columns of the ablation; ``watch`` only looks and changes nothing in the training."""
-
-
-def _require(holds: bool, name: str, value: object, remedy: str) -> None:
-    if not holds:
-        raise UserError(f"is {value}", name, remedy)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from topoface.errors import UserError
+from topoface.errors import require
 from topoface.functional.perturbation import MILD_RANGES, OPERATIONS, Operation, PerturbationRanges
 
 
@@ -21,8 +21,8 @@ class Perturbation:
     """Strength of the operations; the released ones."""
 
     def __post_init__(self) -> None:
-        _require(0 <= self.xi <= 1, "xi", self.xi, "a probability lies in [0, 1]")
-        _require(len(self.operations) > 0, "operations", [], "name one or more, or set xi to 0")
+        require(0 <= self.xi <= 1, "xi", self.xi, "a probability lies in [0, 1]")
+        require(len(self.operations) > 0, "operations", [], "name one or more, or set xi to 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,43 +64,37 @@ class Alignment:
     def __post_init__(self) -> None:
         for name in ("alpha", "ratio", "warmup_epochs"):
             value = getattr(self, name)
-            _require(0 <= value < math.inf, name, value, "give 0 or more")
-        _require(
-            0 < self.shortest_share <= 1, "shortest_share", self.shortest_share, "give a share in (0, 1]"
-        )
+            require(0 <= value < math.inf, name, value, "give 0 or more")
+        require(0 < self.shortest_share <= 1, "shortest_share", self.shortest_share, "give a share in (0, 1]")
         short = self.shortest_share < 1 and self.form != "paired"
-        _require(
+        require(
             not short,
             "shortest_share",
             self.shortest_share,
             f"form {self.form} compares all edges: use paired",
         )
-        _require(
-            0 <= self.teacher_memory < 1, "teacher_memory", self.teacher_memory, "give a share in [0, 1)"
-        )
+        require(0 <= self.teacher_memory < 1, "teacher_memory", self.teacher_memory, "give a share in [0, 1)")
         unscaled = self.source != "pixels" and self.norm in ("none", "pixel_range")
-        _require(
+        require(
             not unscaled,
             "source",
             self.source,
             f"its unit is not that of norm {self.norm}: use mean_edge or max",
         )
-        _require(
+        require(
             self.source == "pixels" or self.view == "clean",
             "source",
             self.source,
             "it is made from view clean",
         )
-        _require(
+        require(
             (self.source == "encoder") == bool(self.encoder),
             "encoder",
             repr(self.encoder),
             "name one with source encoder, and only there",
         )
         free = self.latent == "learned" and self.norm in ("mean_edge", "max")
-        _require(
-            not free, "latent", self.latent, f"norm {self.norm} has no scale to learn: use raw or sphere"
-        )
+        require(not free, "latent", self.latent, f"norm {self.norm} has no scale to learn: use raw or sphere")
 
     @property
     def active(self) -> bool:
@@ -143,21 +137,21 @@ class Damage:
     """Largest omega, before it is divided by its mean."""
 
     def __post_init__(self) -> None:
-        _require(self.iterations >= 1, "iterations", self.iterations, "give 1 or more, usually 50")
-        _require(0 <= self.floor < math.inf, "floor", self.floor, "give nats, 0 or more")
-        _require(0 <= self.temperature < math.inf, "temperature", self.temperature, "give 0 or more")
-        _require(self.cap is None or self.cap > 0, "cap", self.cap, "give a positive number or null")
+        require(self.iterations >= 1, "iterations", self.iterations, "give 1 or more, usually 50")
+        require(0 <= self.floor < math.inf, "floor", self.floor, "give nats, 0 or more")
+        require(0 <= self.temperature < math.inf, "temperature", self.temperature, "give 0 or more")
+        require(self.cap is None or self.cap > 0, "cap", self.cap, "give a positive number or null")
         through_gate = self.gradient != "none" and self.focal != "on"
-        _require(
+        require(
             not through_gate,
             "gradient",
             self.gradient,
             f"focal {self.focal} has no gradient: use gradient none",
         )
         host = self.fit == "release" and (self.gradient == "full" or self.lag or self.support == "logC")
-        _require(not host, "fit", self.fit, "it knows no gradient full, no lag and no support logC: use ml")
+        require(not host, "fit", self.fit, "it knows no gradient full, no lag and no support logC: use ml")
         online = self.fit == "online" and (self.lag or self.support == "logC")
-        _require(not online, "fit", self.fit, "it knows no lag and no support logC: use ml")
+        require(not online, "fit", self.fit, "it knows no lag and no support logC: use ml")
 
     @property
     def active(self) -> bool:
@@ -192,8 +186,3 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 """Arguments of TopoFR by name; ``mild`` is ours with a colour jitter that goes both ways."""
-
-
-def _require(holds: bool, name: str, value: object, remedy: str) -> None:
-    if not holds:
-        raise UserError(f"is {value}", name, remedy)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from topoface.data.batch import Batch
-from topoface.errors import UserError
+from topoface.errors import UserError, require
 from topoface.functional.collectives import gather_for_all, gather_rows, logsumexp_over_ranks, mean_over_ranks
 from topoface.functional.directions import unit_rows
 from topoface.functional.negatives import (
@@ -70,15 +70,15 @@ class UNPG(Method):
         warmup_epochs: float = 0.0,
     ) -> None:
         super().__init__(facts)
-        _require(0 <= whisker < math.inf, "whisker", whisker, "give 0 or more; filter=none drops nothing")
-        _require(0 <= quantile <= 1, "quantile", quantile, "give a share in [0, 1]")
-        _require(
+        require(0 <= whisker < math.inf, "whisker", whisker, "give 0 or more; filter=none drops nothing")
+        require(0 <= quantile <= 1, "quantile", quantile, "give a share in [0, 1]")
+        require(
             reference_pairs is None or reference_pairs >= 1,
             "reference_pairs",
             reference_pairs,
             "give 1 or more, or null",
         )
-        _require(0 <= warmup_epochs < math.inf, "warmup_epochs", warmup_epochs, "give 0 or more")
+        require(0 <= warmup_epochs < math.inf, "warmup_epochs", warmup_epochs, "give 0 or more")
         if facts.logit_scale is None:
             raise UserError(
                 "has no scale that cosines are multiplied with",
@@ -155,8 +155,3 @@ class UNPG(Method):
         if values and self.scope == "batch":
             values["virtual_logit"] = logsumexp_over_ranks(values["virtual_logit"])
         return {name: value for name, value in values.items() if bool(value.isfinite())}
-
-
-def _require(holds: bool, name: str, value: object, remedy: str) -> None:
-    if not holds:
-        raise UserError(f"is {value}", name, remedy)

@@ -5,13 +5,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from topoface.errors import UserError
-
-
-def _require(holds: bool, key: str, value: object, remedy: str) -> None:
-    """Raise for a value that has the right type and makes no sense."""
-    if not holds:
-        raise UserError(f"is {value}", key, remedy)
+from topoface.errors import require
 
 
 @dataclass(kw_only=True)
@@ -43,8 +37,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         k = self.images_per_identity
-        _require(k >= 1, "data.images_per_identity", k, "give 1 or more")
-        _require(self.threads >= 1, "data.threads", self.threads, "give 1 or more")
+        require(k >= 1, "data.images_per_identity", k, "give 1 or more")
+        require(self.threads >= 1, "data.threads", self.threads, "give 1 or more")
 
 
 @dataclass(kw_only=True)
@@ -69,8 +63,8 @@ class ModelConfig:
     """With several processes: batch statistics of the global batch, so that they equal one process."""
 
     def __post_init__(self) -> None:
-        _require(self.dimension >= 1, "model.dimension", self.dimension, "give 1 or more, usually 128 or 512")
-        _require(0 <= self.dropout < 1, "model.dropout", self.dropout, "give a share in [0, 1)")
+        require(self.dimension >= 1, "model.dimension", self.dimension, "give 1 or more, usually 128 or 512")
+        require(0 <= self.dropout < 1, "model.dropout", self.dropout, "give a share in [0, 1)")
 
 
 @dataclass(kw_only=True)
@@ -97,18 +91,18 @@ class OptimizerConfig:
     """Include the class centers in the clipped norm, as the TopoFR release does."""
 
     def __post_init__(self) -> None:
-        _require(0 < self.lr < math.inf, "optimizer.lr", self.lr, "give a positive number")
-        _require(0 <= self.momentum < 1, "optimizer.momentum", self.momentum, "give a number in [0, 1)")
+        require(0 < self.lr < math.inf, "optimizer.lr", self.lr, "give a positive number")
+        require(0 <= self.momentum < 1, "optimizer.momentum", self.momentum, "give a number in [0, 1)")
         needs_momentum = self.nesterov and self.name == "sgd"
-        _require(
+        require(
             not needs_momentum or self.momentum > 0, "optimizer.nesterov", True, "give momentum above 0 too"
         )
-        _require(
+        require(
             all(0 <= b < 1 for b in self.betas), "optimizer.betas", self.betas, "give two numbers in [0, 1)"
         )
         decay, clip = self.weight_decay, self.clip_norm
-        _require(0 <= decay < math.inf, "optimizer.weight_decay", decay, "give 0 or more")
-        _require(
+        require(0 <= decay < math.inf, "optimizer.weight_decay", decay, "give 0 or more")
+        require(
             clip is None or clip > 0, "optimizer.clip_norm", clip, "give a positive number, or null for none"
         )
 
@@ -126,8 +120,8 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         warmup = self.warmup_epochs
-        _require(0 <= warmup < math.inf, "schedule.warmup_epochs", warmup, "give 0 or more")
-        _require(0 < self.power < math.inf, "schedule.power", self.power, "give a positive number")
+        require(0 <= warmup < math.inf, "schedule.warmup_epochs", warmup, "give 0 or more")
+        require(0 < self.power < math.inf, "schedule.power", self.power, "give a positive number")
 
 
 @dataclass(kw_only=True)
@@ -156,17 +150,17 @@ class TrainingConfig:
     """Also write TensorBoard files (extra tb)."""
 
     def __post_init__(self) -> None:
-        _require(0 < self.epochs < math.inf, "training.epochs", self.epochs, "give a positive number")
-        _require(
+        require(0 < self.epochs < math.inf, "training.epochs", self.epochs, "give a positive number")
+        require(
             self.steps is None or self.steps >= 1, "training.steps", self.steps, "give 1 or more, or null"
         )
         for key in ("batch_size", "accumulation", "checkpoint_every", "keep_last", "log_every"):
-            _require(getattr(self, key) >= 1, f"training.{key}", getattr(self, key), "give 1 or more")
+            require(getattr(self, key) >= 1, f"training.{key}", getattr(self, key), "give 1 or more")
         parts, batch = self.accumulation, self.batch_size
-        _require(batch % parts == 0, "training.accumulation", parts, f"give a divisor of batch_size {batch}")
-        _require(self.seed >= 0, "training.seed", self.seed, "give 0 or more")
+        require(batch % parts == 0, "training.accumulation", parts, f"give a divisor of batch_size {batch}")
+        require(self.seed >= 0, "training.seed", self.seed, "give 0 or more")
         known = re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device)
-        _require(known is not None, "training.device", self.device, "give auto, cpu, cuda or cuda:0")
+        require(known is not None, "training.device", self.device, "give auto, cpu, cuda or cuda:0")
 
 
 @dataclass(kw_only=True)
@@ -184,10 +178,10 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         every = self.every_epochs
-        _require(
+        require(
             every is None or every > 0, "evaluation.every_epochs", every, "give a positive number, or null"
         )
-        _require(self.bootstrap >= 0, "evaluation.bootstrap", self.bootstrap, "give 0 for none, or more")
+        require(self.bootstrap >= 0, "evaluation.bootstrap", self.bootstrap, "give 0 for none, or more")
 
 
 @dataclass(kw_only=True)
@@ -216,7 +210,7 @@ class Recipe:
     def __post_init__(self) -> None:
         k, batch = self.data.images_per_identity, self.training.batch_size
         balanced = self.data.sampling == "identity_balanced"
-        _require(
+        require(
             not balanced or batch % k == 0,
             "data.images_per_identity",
             k,
