@@ -156,6 +156,19 @@ def barcode_plot(source: NDArray[np.float64], latent: NDArray[np.float64], colou
     return _svg(draw, columns=2)
 
 
+def legend_in_columns(axes: "Axes", columns: int) -> None:
+    """Above the axes, where it hides nothing."""
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=columns,
+        borderaxespad=0,
+        handlelength=1.5,
+        columnspacing=1.2,
+        fontsize=9.5,
+    )
+
+
 def _legend_above(axes: "Axes") -> None:
     """Outside, where it hides nothing; in one row if it has room."""
     names = axes.get_legend_handles_labels()[1]

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from topoface.diagnostics.clusters.identities import BINS, RANGE, SAME, Similar
 from topoface.diagnostics.prediction import Floats, Integers
-from topoface.evaluation.plots import COLOURS, INK, MUTED
+from topoface.evaluation.plots import COLOURS, INK, MUTED, legend_in_columns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +38,7 @@ def draw_levels(axes: "Axes", *, level: Floats, planted: NDArray[np.bool_] | Non
     if tallest > MOST_LINEAR:
         axes.set_yscale("symlog", linthresh=10)
     axes.set_ylim(bottom=0)
-    _legend(axes, 2)
+    legend_in_columns(axes, 2)
 
 
 def draw_cosines(axes: "Axes", *, own: Floats, left_out: Floats, other: Floats) -> None:
@@ -57,7 +57,7 @@ def draw_cosines(axes: "Axes", *, own: Floats, left_out: Floats, other: Floats) 
         axes.stairs(counts, edges, baseline=None, color=colour, linestyle=style, linewidth=1.4, label=name)
     axes.set(xlim=(edges[0], 1), xlabel="cosine", ylabel="images")
     axes.set_ylim(bottom=0)
-    _legend(axes, 1)
+    legend_in_columns(axes, 1)
 
 
 def draw_cohesion(axes: "Axes", *, sizes: Integers, cohesion: Floats) -> None:
@@ -96,7 +96,7 @@ def draw_cohesion(axes: "Axes", *, sizes: Integers, cohesion: Floats) -> None:
         axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
         axes.minorticks_off()
     axes.set(xlabel="images of the identity", ylabel="cohesion ρ̂")
-    _legend(axes, 2)
+    legend_in_columns(axes, 2)
 
 
 def draw_gammas(axes: "Axes", *, similar: Similar) -> None:
@@ -111,17 +111,4 @@ def draw_gammas(axes: "Axes", *, similar: Similar) -> None:
     axes.set_ylim(bottom=0.7)
     if len(used):
         axes.set_xlim(edges[used[0]] - 0.02, edges[used[-1] + 1] + 0.02)
-    _legend(axes, 3)
-
-
-def _legend(axes: "Axes", columns: int) -> None:
-    """Above the axes, where it hides nothing."""
-    axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=columns,
-        borderaxespad=0,
-        handlelength=1.5,
-        columnspacing=1.2,
-        fontsize=9.5,
-    )
+    legend_in_columns(axes, 3)

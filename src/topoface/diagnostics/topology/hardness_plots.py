@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topoface.diagnostics.calibration import BINS, Bin
-from topoface.evaluation.plots import COLOURS, GRID, INK, MUTED
+from topoface.evaluation.plots import COLOURS, GRID, INK, MUTED, legend_in_columns
 from topoface.functional.mixture import MixtureFit
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def draw_density(axes: "Axes", entropy: Floats, wrong: NDArray[np.bool_], mixtur
     axes.plot(x, hard, color=HARD, linestyle=(0, (1, 1)), label="hard: uniform")
     axes.plot(x, easy + hard, color=INK, linewidth=1.2, label="both")
     axes.set(xlim=(0, end), xlabel="entropy E (nats)", ylabel="density (per nat)")
-    _legend(axes, 2)
+    legend_in_columns(axes, 2)
 
 
 def draw_curves(
@@ -68,7 +68,7 @@ def draw_curves(
     style = {"linestyle": "", "marker": ".", "markersize": 3} if released else {"linestyle": "-"}
     axes.plot(entropy[order], over_all[order], color=RIGHT, label="all samples at once", **style)
     axes.set(ylim=(-0.03, 1.03), xlabel="entropy E (nats)", ylabel="hardness h")
-    _legend(axes, 2)
+    legend_in_columns(axes, 2)
 
 
 def draw_reliability(axes: "Axes", bins: list[Bin], samples: int) -> None:
@@ -79,7 +79,7 @@ def draw_reliability(axes: "Axes", bins: list[Bin], samples: int) -> None:
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (3, 2)), label="calibrated")
     _with_intervals(axes, [each.probability for each in bins], bins, WRONG, "wrong")
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="hardness h", ylabel="share")
-    _legend(axes, 3)
+    legend_in_columns(axes, 3)
 
 
 def draw_deciles(axes: "Axes", deciles: Mapping[str, list[Bin]], overall: float) -> None:
@@ -93,7 +93,7 @@ def draw_deciles(axes: "Axes", deciles: Mapping[str, list[Bin]], overall: float)
         xlabel="tenth of the samples, by entropy", ylabel="share that is wrong", xticks=range(1, BINS + 1)
     )
     axes.set_ylim(bottom=0)
-    _legend(axes, 3)
+    legend_in_columns(axes, 3)
 
 
 def _with_intervals(axes: "Axes", x: list[float], bins: list[Bin], colour: str, name: str) -> None:
@@ -108,17 +108,4 @@ def _with_intervals(axes: "Axes", x: list[float], bins: list[Bin], colour: str, 
         linewidth=1.4,
         capsize=2.5,
         label=name,
-    )
-
-
-def _legend(axes: "Axes", columns: int) -> None:
-    """Above the axes, where it hides nothing."""
-    axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=columns,
-        borderaxespad=0,
-        handlelength=1.5,
-        columnspacing=1.2,
-        fontsize=9.5,
     )
