@@ -1,4 +1,7 @@
-"""A few optimizer steps in float64 on any number of processes: python -m tests.distributed.steps RECIPE OUT."""
+"""A few optimizer steps in float64 on any number of processes: python -m tests.distributed.steps RECIPE OUT [START STOP].
+
+With START and STOP only these steps are made, from the state that an earlier call left beside OUT.
+"""
 
 import json
 import sys
@@ -8,6 +11,7 @@ import torch
 from torch import nn
 
 from topoface.functional.collectives import mean_over_ranks, rank
+from topoface.functional.placement import whole
 from topoface.recipe.files import load_recipe
 from topoface.training import run as run_room
 from topoface.training.distributed import process_group, replicate
@@ -18,26 +22,32 @@ def double_replicate(module: nn.Module, device: torch.device) -> nn.Module:
     return replicate(module.double(), device)
 
 
-def main(recipe_path: str, out: str) -> None:
+def main(recipe_path: str, out: str, start: str = "0", stop: str = "") -> None:
+    saved = Path(out).parent / "state.pt"
     device = torch.device("cpu")
     run_room.replicate = double_replicate  # before the gradients' buckets are laid out
     with process_group(device):
         run = run_room.build_run(load_recipe(recipe_path), device)
         run.methods.double()
         run.model.train()
-        batches = run.loader.batches(0, run.total_steps)
+        if int(start):
+            run.load_state_dict(torch.load(saved, weights_only=True))
+            assert run.step == int(start)
+        last = int(stop) if stop else run.total_steps
+        batches = run.loader.batches(run.step, last)
         lines = []
-        for _ in range(run.total_steps):
+        while run.step < last:
             update = optimizer_step(run, batches, Path(out).parent)
             run.step += 1
             terms = mean_over_ranks(torch.stack(list(update.terms.values())))
             norms = torch.stack(list(update.norms.values()))
             lines.append([*terms.tolist(), *norms.tolist()])
         batches.close()
+        state = run.state_dict()
+        parameters = [whole(p.detach()) for p in (*run.model.parameters(), *run.head.parameters())]
         if rank() == 0:
-            weights = torch.cat(
-                [p.detach().flatten() for p in (*run.model.parameters(), *run.head.parameters())]
-            )
+            torch.save(state, saved)
+            weights = torch.cat([p.flatten() for p in parameters])
             Path(out).write_text(json.dumps({"lines": lines, "weights": weights.tolist()}))
 
 

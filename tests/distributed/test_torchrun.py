@@ -70,10 +70,11 @@ def python(processes: int, *arguments: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def recipe_file(folder: Path, methods: list[dict[str, Any]]) -> str:
+def recipe_file(folder: Path, methods: list[dict[str, Any]], **changes: Any) -> str:
     recipe = tiny_recipe(
         methods=methods,
-        training={"steps": 4, "accumulation": 2, "batch_size": 16},
+        training={"steps": 4, "accumulation": 2, "batch_size": 16, **changes.pop("training", {})},
+        **changes,
         optimizer={"lr": 0.01},
     )
     (folder / "recipe.yaml").write_text(dump_recipe(recipe))

@@ -111,3 +111,22 @@ def logsumexp_over_ranks(share: Tensor) -> Tensor:
     empty = top == -torch.inf  # there is nothing to differentiate then, and no NaN to make
     total = sum_over_ranks((share - top.where(~empty, 0)).exp())
     return torch.where(empty, -torch.inf, total.where(~empty, 1).log() + top)
+
+
+class _ShareGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ARG004
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ARG004
+        return gradients[0] / world_size()
+
+
+def shared_gradient(values: Tensor) -> Tensor:
+    """The values of a parameter that only this rank holds, for losses of all ranks.
+
+    Their gradients come back summed; divided by the number of ranks they are what averaging makes of every other parameter's.
+    """
+    shared: Tensor = _ShareGradient.apply(values)  # type: ignore[no-untyped-call]
+    return shared

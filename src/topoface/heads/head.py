@@ -1,6 +1,6 @@
 """What a head is: embeddings and labels in, the statistics of each sample's class prediction out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -49,7 +49,8 @@ class ClassStatistics:
         entropy: nats, of class logits only; detached unless requested otherwise.
         target_cosine: before the margin; detached.
         extra_probability: of the extra mass in each row's softmax; detached; None where there was no such mass.
-        class_centers: the learned centers, ``[C, D]``, not normalised, carrying the graph; None where a head has none.
+        class_centers: the learned centers, not normalised, carrying the graph: all of them ``[C, D]``, or those ``[c, D]`` of
+            ``placement.own_classes(C)`` where a head keeps no more on this process; None where a head has none.
         regulariser: scalar that joins the sum of the loss, not weighted by any method, carrying the graph; or None.
     """
 
@@ -74,7 +75,9 @@ MARGIN_STATISTICS = StatisticsRequest()
 class Head(Protocol):
     """Class supervision. Built as ``Head(embedding_dim, num_classes, seed=..., **init_args)``.
 
-    What methods may want to know of it is optional: ``scale``, ``margin_room`` and ``has_class_centers``, see ``RunFacts``.
+    What methods may want to know of it is optional: ``scale``, ``margin_room`` and ``has_class_centers``, see ``RunFacts``. So are
+    ``connect(source)``, called once before training with the source of the faces, and ``prepare(batch)``, which
+    runs in the loader as that of a method does.
     """
 
     num_classes: int
@@ -86,6 +89,7 @@ class Head(Protocol):
         shift: Tensor | None = None,
         extra: Tensor | None = None,
         request: StatisticsRequest = MARGIN_STATISTICS,
+        extras: Mapping[str, Tensor] | None = None,
     ) -> ClassStatistics:
         """Score embeddings ``[n, D]`` against the classes.
 
@@ -96,5 +100,6 @@ class Head(Protocol):
             extra: log-mass that joins each row's denominator, or None: ``[n]``, complete; or a scalar, this process's
                 *share*, which the head joins with those of the other processes.
             request: which statistics the methods want.
+            extras: what was prepared in the loader, by name.
         """
         ...

@@ -1,18 +1,20 @@
-"""Dense normalised softmax heads: cosines to class centers, a margin on the own class, cross entropy."""
+"""Normalised softmax heads: cosines to class centers, a margin on the own class, cross entropy."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from topoface.errors import UserError
 from topoface.functional import margin as margins
-from topoface.functional.collectives import logsumexp_over_ranks
+from topoface.functional.collectives import logsumexp_over_ranks, shared_gradient, world_size
 from topoface.functional.directions import unit_rows
 from topoface.functional.draws import generator
-from topoface.functional.softmax import negative_log_likelihood, rest_of, row_entropy
+from topoface.functional.placement import cut, held, own_classes
+from topoface.functional.softmax import negative_log_likelihood
 from topoface.heads.head import MARGIN_STATISTICS, ClassStatistics, StatisticsRequest
+from topoface.heads.logits import ClassLogits, DenseLogits, ShardedLogits
 
 MarginGradient = Literal["exact", "straight"]
 
@@ -29,6 +31,8 @@ class Softmax(nn.Module):
         scale: s, what cosines are multiplied with.
         margin_gradient: ``exact``: the derivative of the margin; ``straight``: pass the gradient through
             as if there were no margin, which is what arcface_torch's released code does.
+        sharded: cut the class centers over the ranks instead of keeping all of them on each; the same results, 1/W of
+            the memory. Alone it changes nothing.
     """
 
     has_class_centers = True
@@ -41,13 +45,16 @@ class Softmax(nn.Module):
         seed: int = 0,
         scale: float = 64.0,
         margin_gradient: MarginGradient = "exact",
+        sharded: bool = False,
     ) -> None:
         super().__init__()
         if scale <= 0:
             raise UserError(f"is {scale}", "head.init_args.scale", "give a positive scale")
         self.num_classes, self.scale, self.margin_gradient = num_classes, scale, margin_gradient
         centers = generator(seed, "class_centers").normal(0.0, 0.01, (num_classes, embedding_dim))
-        self.weight = nn.Parameter(torch.from_numpy(centers).float())
+        weight = torch.from_numpy(centers).float()
+        self.sharded = sharded and world_size() > 1
+        self.weight = nn.Parameter(cut(weight) if self.sharded else weight)
 
     @property
     def margin_room(self) -> float | None:
@@ -67,6 +74,25 @@ class Softmax(nn.Module):
         """Target logit ``[n]`` before scale and a regulariser or None; for margins that read the ``embeddings`` themselves."""
         return self.margin(cosine, shift), None
 
+    def class_logits(
+        self, rows: Tensor, centers: Tensor, labels: Tensor, *, differentiable: bool
+    ) -> ClassLogits:
+        """Scaled cosines of unit embeddings ``[n, D]`` to all classes, from the unit centers ``[c, D]`` that lie here.
+
+        ``differentiable``: whether their entropy keeps its graph.
+        """
+        if not self.sharded:
+            return DenseLogits(rows, centers, labels, self.scale)
+        return ShardedLogits(
+            rows,
+            centers,
+            labels,
+            self.scale,
+            first_class=own_classes(self.num_classes).start,
+            num_classes=self.num_classes,
+            differentiable=differentiable,
+        )
+
     def forward(
         self,
         embeddings: Tensor,
@@ -74,36 +100,38 @@ class Softmax(nn.Module):
         shift: Tensor | None = None,
         extra: Tensor | None = None,
         request: StatisticsRequest = MARGIN_STATISTICS,
+        extras: Mapping[str, Tensor] | None = None,  # noqa: ARG002
     ) -> ClassStatistics:
         """See :class:`topoface.heads.head.Head`."""
         with torch.autocast(embeddings.device.type, enabled=False):
             wide = embeddings.float() if embeddings.dtype in (torch.float16, torch.bfloat16) else embeddings
-            logits = self.scale * linear(unit_rows(wide), unit_rows(self.weight.to(wide.dtype)))
-            cosine = logits.gather(1, labels[:, None])[:, 0] / self.scale
+            centers = shared_gradient(held(self.weight)) if self.sharded else self.weight
+            logits = self.class_logits(
+                unit_rows(wide),
+                unit_rows(centers.to(wide.dtype)),
+                labels,
+                differentiable=request.differentiable,
+            )
+            cosine = logits.own / self.scale
             margined, regulariser = self.target_logit(cosine, shift, wide)
             if self.margin_gradient == "straight":
                 margined = margins.straight_through(margined, cosine)
             target = self.scale * margined
-            rest = rest_of(logits, labels)
-            rest_log_mass = rest.logsumexp(1)
+            rest_log_mass = logits.rest_log_mass
             if extra is not None and extra.dim() == 0:
                 extra = logsumexp_over_ranks(extra)
             loss = negative_log_likelihood(target, rest_log_mass, extra)
             with torch.set_grad_enabled(request.differentiable and torch.is_grad_enabled()):
                 own = target if request.margin else self.scale * cosine
                 log_probability = -negative_log_likelihood(own, rest_log_mass)
-                if request.log_epsilon:
-                    full = logits.scatter(1, labels[:, None], own[:, None]).softmax(1)
-                    entropy = -(full * (full + request.log_epsilon).log()).sum(1)
-                else:
-                    entropy = row_entropy(logits, rest, rest_log_mass, own)
+                entropy = logits.entropy(own, request.log_epsilon)
         return ClassStatistics(
             loss=loss,
             target_log_probability=log_probability,
             entropy=entropy,
             target_cosine=cosine.detach(),
             extra_probability=None if extra is None else _share_of(extra, target, rest_log_mass),
-            class_centers=self.weight,
+            class_centers=centers,
             regulariser=regulariser,
         )
 

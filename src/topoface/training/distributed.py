@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from topoface.errors import UserError
 from topoface.functional.collectives import mean_over_ranks, rank, world_size
+from topoface.functional.placement import is_cut
 
 
 def choose_device(name: str) -> torch.device:
@@ -54,8 +55,12 @@ def is_main() -> bool:
 
 
 def replicate(module: nn.Module, device: torch.device) -> nn.Module:
-    """The module with gradients averaged over the ranks during ``backward``; itself if alone or without parameters."""
-    if world_size() == 1 or not any(p.requires_grad for p in module.parameters()):
+    """The module with gradients averaged over the ranks during ``backward``; itself if there are none to average.
+
+    A module with tables that are cut over the ranks sees to their gradients itself; all its parameters must be such tables.
+    """
+    trained = [p for p in module.parameters() if p.requires_grad]
+    if world_size() == 1 or all(is_cut(p) for p in trained):
         return module
     return DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
 

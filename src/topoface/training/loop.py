@@ -177,8 +177,9 @@ def _log_values(run: Run, update: Update, images_per_s: float) -> dict[str, Any]
 
 
 def _save(run: Run, checkpoint_dir: Path) -> None:
+    state = run.state_dict()
     if is_main():
-        save_checkpoint(checkpoint_dir, run.step, run.state_dict(), keep_last=run.recipe.training.keep_last)
+        save_checkpoint(checkpoint_dir, run.step, state, keep_last=run.recipe.training.keep_last)
     wait_for_all()
 
 

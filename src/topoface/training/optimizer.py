@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from topoface.functional.placement import cut_like, is_cut
 from topoface.recipe import OptimizerConfig
 
 
@@ -20,21 +23,36 @@ def build_optimizer(
             biases, norms and PReLU slopes, unless ``decay_all``.
         undecayed: the methods: no weight decay at all.
     """
-    parameters = [p for module in decayed for p in module.parameters() if p.requires_grad]
-    with_decay = [p for p in parameters if config.decay_all or p.ndim >= 2]
-    without = [p for p in parameters if not (config.decay_all or p.ndim >= 2)]
-    without += [p for p in undecayed.parameters() if p.requires_grad]
-    groups = [{"params": with_decay, "weight_decay": config.weight_decay}]
-    if without:
-        groups.append({"params": without, "weight_decay": 0.0})
+    groups: list[dict[str, Any]] = []
+    for module in decayed:
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        # torch's fused SGD does not know tables that are cut over the ranks
+        fused = not any(is_cut(p) for p in parameters)
+        with_decay = [p for p in parameters if config.decay_all or p.ndim >= 2]
+        without = [p for p in parameters if not (config.decay_all or p.ndim >= 2)]
+        groups.append({"params": with_decay, "weight_decay": config.weight_decay, "fused": fused})
+        groups.append({"params": without, "weight_decay": 0.0, "fused": fused})
+    trained = [p for p in undecayed.parameters() if p.requires_grad]
+    groups.append({"params": trained, "weight_decay": 0.0, "fused": True})
+    groups = [group for group in groups if group["params"]]
     if config.name == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
-    return torch.optim.SGD(
-        groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=True
-    )
+        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
 
 
 def set_learning_rate(optimizer: Optimizer, value: float) -> None:
     """Give every group the learning rate of this step."""
     for group in optimizer.param_groups:
         group["lr"] = value
+
+
+def fitted_state(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """A saved state made to fit the tables that are cut over the ranks, whatever number of ranks saved it."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    entries = {
+        position: {name: cut_like(value, parameters[position]) for name, value in entry.items()}
+        for position, entry in state["state"].items()
+    }
+    pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
+    groups = [{**saved, "fused": now["fused"]} for saved, now in pairs]
+    return {"state": entries, "param_groups": groups}

@@ -79,7 +79,7 @@ def forward_step(
 
     shift = _combine(torch.add, [m.margin_shift(embeddings, batch) for m in hooks.margin_shift])
     extra = _combine(torch.logaddexp, [m.negatives(embeddings, batch) for m in hooks.negatives])
-    stats = head(embeddings, batch.labels, shift, extra, hooks.request)
+    stats = head(embeddings, batch.labels, shift, extra, hooks.request, batch.extras)
 
     weight = _combine(torch.mul, [m.sample_weight(stats) for m in hooks.sample_weight])
     # without a weight the very same instructions as in a plain run: a product with ones changes last bits

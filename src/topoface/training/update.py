@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from topoface.data import Batch
 from topoface.errors import UserError
 from topoface.files import write_text
+from topoface.functional.placement import whole
 from topoface.methods.method import StepState
 from topoface.training.checkpoint import checkpoints
 from topoface.training.distributed import all_ranks_agree, average_gradients, is_main, without_sync
@@ -84,12 +85,12 @@ def _clip(run: Run) -> dict[str, Tensor]:
     gradients = {
         name: [p.grad for p in module.parameters() if p.grad is not None] for name, module in modules.items()
     }
-    norms = {name: nn.utils.get_total_norm(some) for name, some in gradients.items() if some}
+    norms = {name: whole(nn.utils.get_total_norm(some)) for name, some in gradients.items() if some}
     if config.clip_norm is not None:
         clipped = ["model", "head"] if config.clip_head else ["model"]
         total = torch.stack([norms[name] for name in clipped]).norm()
-        parameters = [p for name in clipped for p in modules[name].parameters()]
-        nn.utils.clip_grads_with_norm_(parameters, config.clip_norm, total)
+        for name in clipped:
+            nn.utils.clip_grads_with_norm_(modules[name].parameters(), config.clip_norm, total)
     return norms
 
 

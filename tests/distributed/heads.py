@@ -1,0 +1,94 @@
+"""Every head with its class centers cut over the processes, beside the same head that has them all: python -m tests.distributed.heads OUT."""
+
+import itertools
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from topoface.functional.collectives import rank, world_size
+from topoface.functional.placement import held, own_classes, whole
+from topoface.heads import AdaFace, ArcFace, CombinedMargin, CosFace, MagFace, Softmax, StatisticsRequest
+from topoface.training.distributed import process_group
+
+HEADS: list[tuple[type[Softmax], dict[str, Any]]] = [
+    (Softmax, {}),
+    (ArcFace, {}),
+    (ArcFace, {"margin_gradient": "straight"}),
+    (CosFace, {}),
+    (CombinedMargin, {}),
+    (MagFace, {"least_norm": 1.0, "greatest_norm": 9.0}),
+    (AdaFace, {}),
+]
+CLASSES = [31, 7, 2]  # ragged; fewer than rows; on three processes one without any
+REQUESTS = [
+    StatisticsRequest(),
+    StatisticsRequest(differentiable=True),
+    StatisticsRequest(margin=False, differentiable=True, log_epsilon=1e-5),
+]
+B, D = 24, 8
+
+
+def differences(
+    kind: type[Softmax], arguments: dict[str, Any], classes: int, request: StatisticsRequest
+) -> float:
+    """Largest difference of loss, statistics and gradients between the two."""
+    random = torch.Generator().manual_seed(5)
+    embeddings = 2 * torch.randn(B, D, dtype=torch.float64, generator=random)
+    labels = torch.randint(classes, (B,), generator=random)
+    shift = 0.05 * torch.rand(B, dtype=torch.float64, generator=random)
+    extra = torch.randn(B, dtype=torch.float64, generator=random)
+    weight = torch.rand(B, dtype=torch.float64, generator=random)
+    here = torch.arange(B).chunk(world_size())[rank()]
+
+    def run(head: Softmax, rows: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        if isinstance(
+            head, AdaFace
+        ):  # its running figures are those of the global batch: not what is compared here
+            head.eval().norm_statistics.copy_(torch.tensor([5.0, 1.0]))
+        x = embeddings[rows].clone().requires_grad_()
+        stats = head(x, labels[rows], shift[rows], extra[rows], request)
+        total = (weight[rows] * stats.loss).mean()
+        if request.differentiable:
+            total = total + (stats.entropy * stats.target_log_probability).mean()
+        if stats.regulariser is not None:
+            total = total + stats.regulariser
+        total.backward()
+        assert x.grad is not None
+        return [stats.loss, stats.target_log_probability, stats.entropy, stats.target_cosine], x.grad
+
+    dense = kind(D, classes, seed=3, scale=16.0, **arguments).double()
+    sharded = kind(D, classes, seed=3, scale=16.0, sharded=True, **arguments).double()
+    expected, dense_grad = run(dense, torch.arange(B))
+    got, grad = run(sharded, here)
+    mine = own_classes(classes)
+    assert held(sharded.weight).shape == (len(mine), D)
+    assert dense.weight.grad is not None
+    assert sharded.weight.grad is not None
+    pairs = [
+        *((one, all_of_them[here]) for one, all_of_them in zip(got, expected, strict=True)),
+        # averaging over the processes is what DDP does to the backbone's gradient
+        (grad / world_size(), dense_grad[here]),
+        (held(sharded.weight.grad), dense.weight.grad[mine.start : mine.stop]),
+        (whole(sharded.weight.detach()), dense.weight.detach()),
+    ]
+    for one, other in pairs:
+        assert one.shape == other.shape
+        assert one.isfinite().all()
+    return max(float((one - other).detach().abs().max()) for one, other in pairs if one.numel())
+
+
+def main(out: str) -> None:
+    with process_group(torch.device("cpu")):
+        cases = itertools.product(HEADS, CLASSES, REQUESTS)
+        worst = {
+            f"{kind.__name__} {arguments} {classes} {request}": differences(kind, arguments, classes, request)
+            for (kind, arguments), classes, request in cases
+        }
+        Path(out).with_suffix(f".{rank()}").write_text(json.dumps(worst))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
