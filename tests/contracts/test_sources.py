@@ -35,10 +35,18 @@ def _folder(place: Path, variant: int) -> Path:
     return place
 
 
+def _selection(place: Path, variant: int) -> str:
+    folder = _folder(place, variant)
+    (folder / "person_0a").mkdir()
+    (folder / "person_0a" / "only.jpg").write_bytes(encoded(face(7)))
+    return f"{folder}?least_images=2"
+
+
 KINDS: dict[str, Build] = {
     "folder": _folder,
     "record": lambda place, variant: write_rec(place, _changed(plain_records(), variant), declared=3).parent,
     "record with list": lambda place, variant: write_rec(place, _changed(listed_records(), variant)),
+    "folder with one person too few": _selection,
     "synthetic": lambda place, variant: f"synthetic:?identities=3&images=4&seed={variant}",
 }
 

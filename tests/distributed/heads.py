@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from topoface.functional.collectives import rank, world_size
-from topoface.functional.placement import held, own_classes, whole
+from topoface.functional.placement import held, is_cut, own_classes, whole
 from topoface.heads import AdaFace, ArcFace, CombinedMargin, CosFace, MagFace, Softmax, StatisticsRequest
 from topoface.training.distributed import process_group
 
@@ -28,13 +28,18 @@ REQUESTS = [
     StatisticsRequest(differentiable=True),
     StatisticsRequest(margin=False, differentiable=True, log_epsilon=1e-5),
 ]
+CASES = list(itertools.product(range(len(HEADS)), CLASSES))
 B, D = 24, 8
 
 
-def differences(
-    kind: type[Softmax], arguments: dict[str, Any], classes: int, request: StatisticsRequest
-) -> float:
+def build(kind: type[Softmax], arguments: dict[str, Any], classes: int) -> Softmax:
+    """Cut over the processes if there are any yet."""
+    return kind(D, classes, seed=3, scale=16.0, **arguments).double()
+
+
+def differences(dense: Softmax, sharded: Softmax, request: StatisticsRequest) -> float:
     """Largest difference of loss, statistics and gradients between the two."""
+    classes = dense.num_classes
     random = torch.Generator().manual_seed(5)
     embeddings = 2 * torch.randn(B, D, dtype=torch.float64, generator=random)
     labels = torch.randint(classes, (B,), generator=random)
@@ -59,11 +64,12 @@ def differences(
         assert x.grad is not None
         return [stats.loss, stats.target_log_probability, stats.entropy, stats.target_cosine], x.grad
 
-    dense = kind(D, classes, seed=3, scale=16.0, **arguments).double()
-    sharded = kind(D, classes, seed=3, scale=16.0, sharded=True, **arguments).double()
+    dense.zero_grad()
+    sharded.zero_grad()
     expected, dense_grad = run(dense, torch.arange(B))
     got, grad = run(sharded, here)
     mine = own_classes(classes)
+    assert not is_cut(dense.weight)
     assert held(sharded.weight).shape == (len(mine), D)
     assert dense.weight.grad is not None
     assert sharded.weight.grad is not None
@@ -81,11 +87,13 @@ def differences(
 
 
 def main(out: str) -> None:
+    dense = {case: build(*HEADS[case[0]], case[1]) for case in CASES}  # no process knows of others yet
     with process_group(torch.device("cpu")):
-        cases = itertools.product(HEADS, CLASSES, REQUESTS)
+        sharded = {case: build(*HEADS[case[0]], case[1]) for case in CASES}
         worst = {
-            f"{kind.__name__} {arguments} {classes} {request}": differences(kind, arguments, classes, request)
-            for (kind, arguments), classes, request in cases
+            f"{HEADS[case[0]]} {case[1]} classes {request}": differences(dense[case], sharded[case], request)
+            for case in CASES
+            for request in REQUESTS
         }
         Path(out).with_suffix(f".{rank()}").write_text(json.dumps(worst))
 

@@ -1,8 +1,7 @@
-"""Class centers cut over the processes: the same figures, the same training, and checkpoints for any number of processes."""
+"""Class centers cut over the processes: the same figures, the same training, checkpoints for any number of processes."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,15 +20,14 @@ HEADS = {
 }
 
 
-def recipe(folder: Path, head: str, *, sharded: bool) -> str:
+def recipe(folder: Path, head: str) -> str:
     """All three methods; 6 classes, 24 images a step in two micro-batches."""
     folder.mkdir()
-    arguments: dict[str, Any] = {**HEADS[head], "sharded": sharded}
     return recipe_file(
         folder,
         ALL_METHODS,
         training={"batch_size": 24, "steps": 5},
-        head={"class_path": head, "init_args": arguments},
+        head={"class_path": head, "init_args": HEADS[head]},
     )
 
 
@@ -46,11 +44,11 @@ def test_every_sharded_head_equals_the_dense_one(processes: int, tmp_path: Path)
 
 @pytest.mark.dist
 @pytest.mark.parametrize("head", HEADS)
-def test_all_methods_train_alike_with_dense_and_sharded_heads(head: str, tmp_path: Path) -> None:
+def test_all_methods_train_alike_on_one_two_and_three_processes(head: str, tmp_path: Path) -> None:
     results = []
-    for processes, sharded in ((1, False), (2, True), (3, True)):
+    for processes in (1, 2, 3):
         folder = tmp_path / f"{processes}"
-        path = recipe(folder, head, sharded=sharded)
+        path = recipe(folder, head)
         python(processes, "tests.distributed.steps", path, str(folder / "out.json"))
         results.append(json.loads((folder / "out.json").read_text()))
     for several in results[1:]:
@@ -62,10 +60,10 @@ def test_all_methods_train_alike_with_dense_and_sharded_heads(head: str, tmp_pat
 @pytest.mark.dist
 def test_training_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
     """1 -> 3 -> 2 processes: class centers, their momentum and the cluster centers are cut anew each time."""
-    path = recipe(tmp_path / "whole", "ArcFace", sharded=True)
+    path = recipe(tmp_path / "whole", "ArcFace")
     python(1, "tests.distributed.steps", path, str(tmp_path / "whole" / "out.json"))
     undisturbed = json.loads((tmp_path / "whole" / "out.json").read_text())
-    path, out = recipe(tmp_path / "parts", "ArcFace", sharded=True), tmp_path / "parts" / "out.json"
+    path, out = recipe(tmp_path / "parts", "ArcFace"), tmp_path / "parts" / "out.json"
     lines = []
     for processes, start, stop in ((1, 0, 2), (3, 2, 4), (2, 4, 5)):
         python(processes, "tests.distributed.steps", path, str(out), str(start), str(stop))

@@ -1,7 +1,7 @@
 """A folder of images with one sub-folder an identity, as a source."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -22,15 +22,12 @@ class FolderSource(Source):
     A file counts as an image by its suffix (jpg, jpeg, png, webp, bmp, in any case); one that then does not decode is
     an error when it is read. Other files, deeper folders and sub-folders without images are left out and
     counted in ``notes``; hidden ones are left out silently.
-
-    Attributes:
-        names: the sub-folder of each label.
     """
 
     def __init__(self, path: Path) -> None:
         self.uri = str(path)
         self._root = path
-        self.names: list[str] = []
+        self._names: list[str] = []
         self._files: list[str] = []  # relative to the root, with forward slashes
         counts, others, empty = [], 0, 0
         for entry in _visible(path):
@@ -41,7 +38,7 @@ class FolderSource(Source):
             images = [file.name for file in inside if _is_image(file)]
             others += len(inside) - len(images)
             if images:
-                self.names.append(entry.name)
+                self._names.append(entry.name)
                 self._files += [f"{entry.name}/{name}" for name in images]
                 counts.append(len(images))
             else:
@@ -59,12 +56,17 @@ class FolderSource(Source):
     @property
     def identities(self) -> int:
         """Number of sub-folders with images."""
-        return len(self.names)
+        return len(self._names)
 
     @property
     def labels(self) -> NDArray[np.int64]:
         """int64 ``[len(self)]``, ascending."""
         return self._labels
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The sub-folder of each label."""
+        return self._names
 
     def __len__(self) -> int:
         return len(self._files)

@@ -11,7 +11,7 @@ and the end key of identity records (index ranges, not needed here), so that the
 
 import mmap
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -96,6 +96,11 @@ class RecordSource(Source):
                 labels[i] = self._parse(i)[0]
         labels.flags.writeable = False
         return labels
+
+    @cached_property
+    def names(self) -> Sequence[str]:
+        """The label itself, in decimal digits: the file knows no other name."""
+        return [str(label) for label in range(self.identities)]
 
     def __len__(self) -> int:
         return len(self._keys)

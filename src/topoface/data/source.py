@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -36,6 +36,11 @@ class Source(Protocol):
     @abstractmethod
     def labels(self) -> NDArray[np.int64]:
         """int64 ``[len(self)]``; read once. UserError if the stored labels are unusable."""
+
+    @property
+    @abstractmethod
+    def names(self) -> Sequence[str]:
+        """The uid of each label: what names an identity however labels are numbered. All differ."""
 
     @abstractmethod
     def __len__(self) -> int: ...

@@ -1,6 +1,7 @@
 """Drawn faces: training data and verification pairs that need no download and hurt nobody's privacy."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +85,11 @@ class SyntheticSource(Source):
     def labels(self) -> NDArray[np.int64]:
         """int64 ``[len(self)]``, ascending."""
         return self._labels
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Seed and number in the population: ``"0-17"``."""
+        return [f"{self.seed}-{self.first_identity + k}" for k in range(self.identities)]
 
     def __len__(self) -> int:
         return len(self._labels)

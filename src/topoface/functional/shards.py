@@ -30,9 +30,7 @@ class ShardPart:
         return torch.stack([self.log_mass, self.entropy, self.own], 1)
 
 
-def shard_part(
-    logits: Tensor, labels: Tensor, first_class: int, *, differentiable: bool = True
-) -> ShardPart:
+def shard_part(logits: Tensor, labels: Tensor, first_class: int, *, differentiable: bool = True) -> ShardPart:
     """One shard's part of the statistics, connected to the graph of the logits also where a shard is empty.
 
     Args:
@@ -75,6 +73,4 @@ def join_shards(parts: Sequence[ShardPart]) -> ShardPart:
     # entropy among the shards and within each; an empty shard has the share 0, and its log-mass is not to be multiplied
     distance = (log_mass - log_masses).where(shares > 0, 0)
     entropy = (shares * (distance + torch.stack([part.entropy for part in parts]))).sum(0)
-    return ShardPart(
-        log_mass=log_mass, entropy=entropy, own=torch.stack([part.own for part in parts]).sum(0)
-    )
+    return ShardPart(log_mass=log_mass, entropy=entropy, own=torch.stack([part.own for part in parts]).sum(0))

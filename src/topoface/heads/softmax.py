@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from topoface.errors import UserError
 from topoface.functional import margin as margins
-from topoface.functional.collectives import logsumexp_over_ranks, shared_gradient, world_size
+from topoface.functional.collectives import logsumexp_over_ranks, shared_gradient
 from topoface.functional.directions import unit_rows
 from topoface.functional.draws import generator
-from topoface.functional.placement import cut, held, own_classes
+from topoface.functional.placement import cut, held, is_cut, own_classes
 from topoface.functional.softmax import negative_log_likelihood
 from topoface.heads.head import MARGIN_STATISTICS, ClassStatistics, StatisticsRequest
 from topoface.heads.logits import ClassLogits, DenseLogits, ShardedLogits
@@ -22,6 +22,7 @@ MarginGradient = Literal["exact", "straight"]
 class Softmax(nn.Module):
     """Softmax over scaled cosines without a margin (NormFace, arXiv 1704.06369), and the base of the margin heads.
 
+    Where several processes train, each holds a contiguous range of the class centers; the figures are those of one process.
     Everything here is float32 (or float64) outside autocast, whatever the backbone ran in.
 
     Args:
@@ -31,8 +32,6 @@ class Softmax(nn.Module):
         scale: s, what cosines are multiplied with.
         margin_gradient: ``exact``: the derivative of the margin; ``straight``: pass the gradient through
             as if there were no margin, which is what arcface_torch's released code does.
-        sharded: cut the class centers over the ranks instead of keeping all of them on each; the same results, 1/W of
-            the memory. Alone it changes nothing.
     """
 
     has_class_centers = True
@@ -45,7 +44,6 @@ class Softmax(nn.Module):
         seed: int = 0,
         scale: float = 64.0,
         margin_gradient: MarginGradient = "exact",
-        sharded: bool = False,
     ) -> None:
         super().__init__()
         if scale <= 0:
@@ -53,8 +51,7 @@ class Softmax(nn.Module):
         self.num_classes, self.scale, self.margin_gradient = num_classes, scale, margin_gradient
         centers = generator(seed, "class_centers").normal(0.0, 0.01, (num_classes, embedding_dim))
         weight = torch.from_numpy(centers).float()
-        self.sharded = sharded and world_size() > 1
-        self.weight = nn.Parameter(cut(weight) if self.sharded else weight)
+        self.weight = nn.Parameter(cut(weight))
 
     @property
     def margin_room(self) -> float | None:
@@ -81,7 +78,7 @@ class Softmax(nn.Module):
 
         ``differentiable``: whether their entropy keeps its graph.
         """
-        if not self.sharded:
+        if not is_cut(self.weight):
             return DenseLogits(rows, centers, labels, self.scale)
         return ShardedLogits(
             rows,
@@ -105,7 +102,7 @@ class Softmax(nn.Module):
         """See :class:`topoface.heads.head.Head`."""
         with torch.autocast(embeddings.device.type, enabled=False):
             wide = embeddings.float() if embeddings.dtype in (torch.float16, torch.bfloat16) else embeddings
-            centers = shared_gradient(held(self.weight)) if self.sharded else self.weight
+            centers = shared_gradient(held(self.weight)) if is_cut(self.weight) else self.weight
             logits = self.class_logits(
                 unit_rows(wide),
                 unit_rows(centers.to(wide.dtype)),

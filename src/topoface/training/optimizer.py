@@ -1,7 +1,6 @@
 """The optimizer and its parameter groups."""
 
 from collections.abc import Iterable
-
 from typing import Any
 
 import torch
