@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
-from topoface.functional.collectives import rank, world_size
+from topoface.functional.collectives import gather_for_all, rank, world_size
+from topoface.functional.directions import unit_rows
+from topoface.functional.negatives import PairBatch, pair_log_mass, whisker_bounds
 from topoface.functional.placement import held, is_cut, own_classes, whole
 from topoface.heads import AdaFace, ArcFace, CombinedMargin, CosFace, MagFace, Softmax, StatisticsRequest
 from topoface.training.distributed import process_group
@@ -37,7 +39,16 @@ def build(kind: type[Softmax], arguments: dict[str, Any], classes: int) -> Softm
     return kind(D, classes, seed=3, scale=16.0, **arguments).double()
 
 
-def differences(dense: Softmax, sharded: Softmax, request: StatisticsRequest) -> float:
+def virtual_class(x: torch.Tensor, labels: torch.Tensor, here: torch.Tensor) -> torch.Tensor:
+    """UNPG's log-mass with its filter: of all rows, for each row; or this process's share of it."""
+    rows, alone = unit_rows(x), len(here) == B
+    columns = rows if alone else gather_for_all(rows)
+    pairs = PairBatch(rows=rows, columns=columns, row_labels=labels[here], column_labels=labels)
+    mass = pair_log_mass(pairs, *whisker_bounds(pairs, 1.5), 16.0)
+    return mass.expand(B) if alone else mass
+
+
+def differences(dense: Softmax, sharded: Softmax, request: StatisticsRequest, *, virtual: bool) -> float:
     """Largest difference of loss, statistics and gradients between the two."""
     classes = dense.num_classes
     random = torch.Generator().manual_seed(5)
@@ -49,12 +60,11 @@ def differences(dense: Softmax, sharded: Softmax, request: StatisticsRequest) ->
     here = torch.arange(B).chunk(world_size())[rank()]
 
     def run(head: Softmax, rows: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
-        if isinstance(
-            head, AdaFace
-        ):  # its running figures are those of the global batch: not what is compared here
+        if isinstance(head, AdaFace):  # what its running figures should be is another question
             head.eval().norm_statistics.copy_(torch.tensor([5.0, 1.0]))
         x = embeddings[rows].clone().requires_grad_()
-        stats = head(x, labels[rows], shift[rows], extra[rows], request)
+        mass = virtual_class(x, labels, rows) if virtual else extra[rows]
+        stats = head(x, labels[rows], shift[rows], mass, request)
         total = (weight[rows] * stats.loss).mean()
         if request.differentiable:
             total = total + (stats.entropy * stats.target_log_probability).mean()
@@ -91,9 +101,11 @@ def main(out: str) -> None:
     with process_group(torch.device("cpu")):
         sharded = {case: build(*HEADS[case[0]], case[1]) for case in CASES}
         worst = {
-            f"{HEADS[case[0]]} {case[1]} classes {request}": differences(dense[case], sharded[case], request)
+            f"{HEADS[case[0]]} {case[1]} classes {request} {virtual=}": differences(
+                dense[case], sharded[case], request, virtual=virtual
+            )
             for case in CASES
-            for request in REQUESTS
+            for request, virtual in (*zip(REQUESTS, [False] * 3, strict=True), (REQUESTS[0], True))
         }
         Path(out).with_suffix(f".{rank()}").write_text(json.dumps(worst))
 
