@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from topoface.functional.distances import squared_distances, unit_factors
-from topoface.functional.lengths import Unit, edge_lengths, matrix_lengths
+from topoface.functional.distances import squared_chords, squared_distances
+from topoface.functional.lengths import Unit, edge_lengths, gap_loss, matrix_lengths, sum_of_gaps
 from topoface.functional.persistence import bottleneck_distance, h0_edges, tree_overlap
 
 FORMS = ("paired", "sorted", "wasserstein1", "bottleneck", "random")
@@ -93,16 +93,27 @@ def structure_loss(
             trees = random_edges
         else:
             raise ValueError("form 'random' needs random_edges, e.g. random_trees(uniform)")
+        compared = math.ceil(shortest_share * (n - 1))
+        divisor = {"sum": 1, "batch": n, "edges": compared}[reduction] * (2 if both else 1)
+        ranked, power = not both, 1 if form == "wasserstein1" else 2
+        if form != "bottleneck" and norm != "max" and shortest_share == 1:
+            along, units = _along(space, trees, norm, both)
+            return gap_loss(
+                source_distances,
+                points,
+                along,
+                factors=space.factors,
+                units=units,
+                ranked=ranked,
+                power=power,
+                divisor=divisor,
+            )
         a, b = _lengths(source_distances, space, trees, norm, both)
         if form == "bottleneck":
             return bottleneck_distance(a, b)
-        compared = n - 1
         if shortest_share < 1:
-            compared = math.ceil(shortest_share * (n - 1))
             a, b = (torch.cat([x[:compared], x[n - 1 : n - 1 + compared]]) for x in (a, b))
-        gaps = b - a if both else b.sort().values - a.sort().values
-        loss = gaps.abs().sum() if form == "wasserstein1" else gaps @ gaps
-        return loss / ({"sum": 1, "batch": n, "edges": compared}[reduction] * (2 if both else 1))
+        return sum_of_gaps(a, b, ranked=ranked, power=power) / divisor
 
 
 def random_trees(uniform: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
@@ -212,30 +223,38 @@ class _Space(NamedTuple):
 
 
 def _measure(points: Tensor, latent: str) -> _Space:
-    factors = unit_factors(points) if latent == "sphere" else None
-    return _Space(points, factors, squared_distances(points, factors))
+    if latent == "sphere":
+        squared, factors = squared_chords(points)
+        return _Space(points, factors, squared)
+    return _Space(points, None, squared_distances(points))
+
+
+def _along(
+    space: _Space, trees: tuple[Tensor, Tensor], norm: str, both: bool
+) -> tuple[tuple[Tensor, Tensor], tuple[Unit, Unit]]:
+    """The edges to measure in the source and among the latents, both trees in turn or each one's own; and the units."""
+    along = (torch.cat(trees),) * 2 if both else trees
+    if norm == "mean_edge":
+        last = len(along[1])
+        return along, ((0, len(trees[0])), (last - len(trees[1]), last))
+    # chords lie in [0, 2]
+    return along, (1.0, 2.0 if norm == "pixel_range" and space.factors is not None else 1.0)
 
 
 def _lengths(
     source: Tensor, space: _Space, trees: tuple[Tensor, Tensor], norm: str, both: bool
 ) -> tuple[Tensor, Tensor]:
-    """Normalised lengths in the source and among the latents, along both trees in turn or along each one's own."""
-    along = [torch.cat(trees)] * 2 if both else list(trees)
-    units: list[Unit] = [None, None]
-    if norm == "mean_edge":
-        units = [(0, len(trees[0])), (len(along[1]) - len(trees[1]), len(along[1]))]
-    elif norm == "max":  # the unit is one more edge, the longest of all
-        along = [
+    """Normalised lengths in the source and among the latents, along `_along`."""
+    along, units = _along(space, trees, norm, both)
+    if norm == "max":  # the unit is one more edge, the longest of all
+        m = len(along[0])
+        first, second = (
             torch.cat([edges, _longest(d)]) for edges, d in zip(along, (source, space.squared), strict=True)
-        ]
-        units = [(len(edges) - 1, len(edges)) for edges in along]
+        )
+        along, units = (first, second), ((m, m + 1),) * 2
     a = matrix_lengths(source, along[0], like=space.points, unit=units[0])
     b = edge_lengths(space.points, along[1], factors=space.factors, unit=units[1])
-    if norm == "max":
-        return a[:-1], b[:-1]
-    if norm == "pixel_range" and space.factors is not None:
-        return a, b / 2  # chords lie in [0, 2]
-    return a, b
+    return (a[:-1], b[:-1]) if norm == "max" else (a, b)
 
 
 def _longest(distances: Tensor) -> Tensor:

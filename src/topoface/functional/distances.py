@@ -70,7 +70,7 @@ def pixel_distances(squared: Tensor, values: int, *, norm: str = "pixel_range") 
     return (squared.double().sqrt() / unit).float()
 
 
-def squared_distances(points: Tensor, factors: Tensor | None = None) -> Tensor:
+def squared_distances(points: Tensor) -> Tensor:
     """Squared Euclidean distances of points, as keys for a tree; no gradient.
 
     The Gram matrix of the centred points in float64: without centring, nearly equal embeddings lose all
@@ -79,41 +79,36 @@ def squared_distances(points: Tensor, factors: Tensor | None = None) -> Tensor:
 
     Args:
         points: float ``[n, D]``; half types are measured in float32.
-        factors: ``[n]``, by which the points are multiplied first (`unit_factors` for their directions).
 
     Returns:
         ``[n, n]``, float64 for float64 points and float32 otherwise, zero diagonal. NaN or infinite points
         give NaN distances.
     """
-    points = points.detach().to(torch.promote_types(points.dtype, torch.float32))
-    factors = points.new_ones(len(points)) if factors is None else factors
-    centre, finish = compiled(_centred_loops), compiled(_squared_loops)
-    if centre is None or finish is None or not in_memory(points, factors):
-        return _squared_distances(points * factors[:, None])
-    wide = torch.from_numpy(centre(points.contiguous().numpy(), factors.numpy()))
-    gram = wide @ wide.T
-    return torch.from_numpy(finish(gram.numpy(), factors.numpy()))
+    return _keys(points, directions=False)[0]
+
+
+def squared_chords(points: Tensor) -> tuple[Tensor, Tensor]:
+    """`squared_distances` of the directions of points, and the `unit_factors` that make them."""
+    return _keys(points, directions=True)
 
 
 def unit_factors(points: Tensor) -> Tensor:
     """``[n]``: what points ``[n, D]`` are multiplied by to give their directions; 1 for a point at zero. No gradient."""
-    points, loops = points.detach(), compiled(_factor_loops)
-    if loops is None or not in_memory(points):
-        lengths = torch.linalg.vector_norm(points, dim=1)
-        return torch.where(lengths > 0, lengths, 1.0).reciprocal()
-    return torch.from_numpy(loops(points.contiguous().numpy()))
+    lengths = torch.linalg.vector_norm(points.detach(), dim=1)
+    return torch.where(lengths > 0, lengths, 1.0).reciprocal()
 
 
-def _factor_loops(points: NDArray[Any]) -> NDArray[Any]:
-    n, width = points.shape
-    factors = np.ones(n, points.dtype)
-    for i in range(n):
-        squares = points.dtype.type(0)
-        for c in range(width):
-            squares += points[i, c] * points[i, c]
-        if squares > 0:
-            factors[i] = 1 / np.sqrt(squares)
-    return factors
+def _keys(points: Tensor, *, directions: bool) -> tuple[Tensor, Tensor]:
+    """Squared distances ``[n, n]`` of points or of their directions, and the factors ``[n]`` that make these; or ones."""
+    points = points.detach().to(torch.promote_types(points.dtype, torch.float32))
+    centre, finish = compiled(_centred_loops), compiled(_squared_loops)
+    if centre is None or finish is None or not in_memory(points):
+        factors = unit_factors(points) if directions else points.new_ones(len(points))
+        return _squared_distances(points * factors[:, None]), factors
+    centred, scale = centre(points.contiguous().numpy(), directions)
+    wide = torch.from_numpy(centred)
+    gram = wide @ wide.T
+    return torch.from_numpy(finish(gram.numpy(), scale)), torch.from_numpy(scale)
 
 
 def _squared_distances(points: Tensor) -> Tensor:
@@ -130,15 +125,22 @@ def _squared_distances(points: Tensor) -> Tensor:
     return squared.to(points.dtype)
 
 
-def _centred_loops(rows: NDArray[Any], factors: NDArray[Any]) -> NDArray[np.float64]:
-    """Rows times their factors less their coarse mean, in float64, as loops to compile."""
+def _centred_loops(rows: NDArray[Any], directions: bool) -> tuple[NDArray[np.float64], NDArray[Any]]:
+    """Rows or their directions less their coarse mean, in float64, and the factors of the rows, as loops to compile."""
     n, width = rows.shape
-    wide, mean = np.empty((n, width)), np.zeros(width)
-    low, high = np.full(width, np.inf), np.full(width, -np.inf)
+    wide, factors = np.empty((n, width)), np.ones(n, rows.dtype)
+    mean = np.zeros(width, rows.dtype)  # any point of the grid near the mean serves
+    low, high = np.full(width, np.inf, rows.dtype), np.full(width, -np.inf, rows.dtype)
     for i in range(n):
+        if directions:
+            squares = rows.dtype.type(0)
+            for c in range(width):
+                squares += rows[i, c] * rows[i, c]
+            if squares > 0:
+                factors[i] = 1 / np.sqrt(squares)
         factor = factors[i]
         for c in range(width):
-            value = np.float64(rows[i, c] * factor)
+            value = rows[i, c] * factor
             mean[c] += value
             low[c], high[c] = min(low[c], value), max(high[c], value)
     spread = largest = 0.0
@@ -154,7 +156,7 @@ def _centred_loops(rows: NDArray[Any], factors: NDArray[Any]) -> NDArray[np.floa
         factor = factors[i]
         for c in range(width):
             wide[i, c] = np.float64(rows[i, c] * factor) - mean[c]
-    return wide
+    return wide, factors
 
 
 def _squared_loops(gram: NDArray[np.float64], like: NDArray[Any]) -> NDArray[Any]:

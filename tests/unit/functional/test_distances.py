@@ -11,8 +11,8 @@ from topoface.functional.distances import (
     int8_product_is_exact,
     pixel_distances,
     pixel_squared_distances,
+    squared_chords,
     squared_distances,
-    unit_factors,
 )
 from topoface.functional.persistence import h0_edges
 
@@ -184,7 +184,7 @@ CLOUDS = {
 def test_loops_equal_tensor_operations(cloud, directions, dtype, tolerance, monkeypatch):
     points, results = cloud().to(dtype), []
     for _ in ("loops", "tensors"):
-        results.append(squared_distances(points, unit_factors(points) if directions else None))
+        results.append(squared_chords(points)[0] if directions else squared_distances(points))
         monkeypatch.setattr(distances, "compiled", lambda loops: None)
     found, expected = results
     assert found.dtype == expected.dtype == dtype
@@ -214,5 +214,5 @@ def test_points_that_are_not_finite_are_at_no_distance(bad, compile_it, monkeypa
 def test_factors_give_directions_and_leave_a_point_at_zero(monkeypatch):
     points = torch.tensor([[3.0, 4], [0, 0], [0, -2]])
     for _ in ("loops", "tensors"):
-        torch.testing.assert_close(unit_factors(points), torch.tensor([0.2, 1, 0.5]))
+        torch.testing.assert_close(squared_chords(points)[1], torch.tensor([0.2, 1, 0.5]))
         monkeypatch.setattr(distances, "compiled", lambda loops: None)

@@ -8,6 +8,7 @@ import torch
 
 from tests.oracles import perturbation as oracle
 from topoface.errors import UserError
+from topoface.functional import perturbation
 from topoface.functional.draws import SampleDraws, generator
 from topoface.functional.perturbation import (
     DRAWS,
@@ -214,8 +215,10 @@ def test_each_image_gets_what_its_own_numbers_say():
         torch.testing.assert_close(alone[0], view[row], rtol=0, atol=1e-4)
 
 
-def test_the_whole_equals_the_oracle_on_the_same_numbers():
-    images, draws = bytes_of(40, size=(16, 12)), uniform(40, seed=5)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_whole_equals_the_oracle_on_the_same_numbers(layout):
+    images = bytes_of(40, size=(16, 12)).contiguous(memory_format=layout)
+    draws = uniform(40, seed=5)
     view, operation = perturb_structure(images, draws, probability=1)
     low, high = np.array(
         [RELEASE_RANGES.brightness, RELEASE_RANGES.contrast, RELEASE_RANGES.saturation, RELEASE_RANGES.hue]
@@ -229,6 +232,32 @@ def test_the_whole_equals_the_oracle_on_the_same_numbers():
             "erase": lambda x, u: oracle.erase(x, *oracle.erase_box(u[11:13], u[13:].reshape(-1, 2), 16, 12)),
         }[OPERATIONS[code]](x, u)
         close(found.double() / 255, expected, tolerance=1e-6)
+
+
+@pytest.mark.parametrize("name", ["blur", "grey", "jitter"])
+@pytest.mark.parametrize(("size", "seed"), [((112, 112), 0), ((17, 9), 1), ((5, 31), 2)])
+def test_loops_equal_tensor_operations(name, size, seed, monkeypatch):
+    images = bytes_of(40, size=size, seed=seed)
+    images[:3] = torch.tensor([0, 128, 255], dtype=torch.uint8)[:, None, None, None]
+    images[3] = torch.tensor([255, 0, 0], dtype=torch.uint8)[:, None, None]
+    images = images.contiguous(memory_format=torch.channels_last)
+    for ranges in (RELEASE_RANGES, PerturbationRanges(brightness=(0.2, 3), saturation=(0, 4), hue=(-2, 2))):
+        views = []
+        with monkeypatch.context() as patch:
+            for _ in ("loops", "tensors"):
+                views.append(
+                    perturb_structure(
+                        images, uniform(40, seed), probability=0.8, operations=(name,), ranges=ranges
+                    )[0]
+                )
+                patch.setattr(perturbation, "compiled", lambda *loops: None)
+        torch.testing.assert_close(*views, rtol=0, atol=1e-3)  # of 255: float32 roundings
+
+
+def test_an_image_smaller_than_the_blur_is_refused_and_nothing_else_is_read():
+    images = bytes_of(3, size=(4, 9)).contiguous(memory_format=torch.channels_last)
+    with pytest.raises(RuntimeError):
+        perturb_structure(images, uniform(3), probability=1, operations=("blur",))
 
 
 def test_a_choice_of_operations_uses_no_other():
