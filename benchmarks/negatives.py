@@ -1,8 +1,9 @@
-"""Time and memory of UNPG's virtual class beside the plain head and beside the literal concatenated softmax, in one run.
+"""Time and memory of UNPG's virtual class and of JLCC's cluster centers beside the plain head, in one run.
 
 python benchmarks/negatives.py [--quick]
 
-Forward and backward of the head from given embeddings (D = 512, ArcFace), one thread, interleaved, medians of ratios.
+UNPG also beside the literal concatenated softmax. Forward and backward of the head from given embeddings (D = 512, ArcFace), and what
+JLCC does after the optimizer's step; one thread, interleaved, medians of ratios.
 """
 
 import argparse
@@ -13,11 +14,19 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from topoface.data.batch import Batch
 from topoface.functional.directions import unit_rows
+from topoface.functional.draws import SampleDraws
 from topoface.functional.negatives import PairBatch, describe_pairs, pair_log_mass, whisker_bounds
 from topoface.heads import ArcFace
+from topoface.methods import JLCC
+from topoface.methods.jlcc_settings import PRESETS, Contrast
+from topoface.methods.method import RunFacts, StepState
+from topoface.models import build_model
+from topoface.recipe.components import arguments, options_of
+from topoface.training.step import Hooks, forward_step
 
 D, SCALE = 512, 64.0
 MEMORY = "--memory"
@@ -63,6 +72,56 @@ def seconds(way: Callable[..., Tensor], head: ArcFace, x: Tensor, labels: Tensor
     return time.thread_time() - start
 
 
+def clusters(preset: str, classes: int, **settings: object) -> Callable[[ArcFace, Tensor, Tensor], Tensor]:
+    """A step with JLCC past its ramp and all its centers seen, and the memory's update by the step before."""
+    facts = RunFacts(
+        num_classes=classes,
+        num_images=classes,
+        source_fingerprint="",
+        embedding_dim=D,
+        steps_per_epoch=1.0,
+        trainable_embedding_scale=True,
+        logit_scale=SCALE,
+        margin_room=0.5,
+        has_class_centers=True,
+        model=build_model("iresnet_compact", dimension=D, seed=0),
+    )
+    method = JLCC(
+        facts, **{**arguments(options_of(JLCC, positional=1), PRESETS[preset], "benchmark", []), **settings}
+    )
+    g = torch.Generator().manual_seed(1)
+    method.directions.copy_(unit_rows(torch.randn(classes, D, generator=g)))
+    method.visits.fill_(1)
+    method.lengths.fill_(1.0)
+    hooks = Hooks.of(nn.ModuleList([method]))
+    before: list[StepState] = []
+
+    def step(head: ArcFace, x: Tensor, labels: Tensor) -> Tensor:
+        n = len(labels)
+        if before:
+            with torch.no_grad():
+                method.update([before.pop()])
+        batch = Batch(
+            images=torch.empty(n, 0),
+            labels=labels,
+            indices=torch.arange(n),
+            draws=SampleDraws(seed=0, step=10, global_size=n, start=0, stop=n),
+        )
+        output = forward_step(lambda _: x, head, hooks, batch)
+        before.append(output.state)
+        return output.total
+
+    return step
+
+
+CLUSTERS = {
+    "all, against all centers": ("all", {}),
+    "all, contrast sampled": ("all", {"contrast": Contrast(scope="sampled")}),
+    "margin": ("margin", {}),
+    "watch": ("watch", {}),
+}
+
+
 def peak_mib(way: str, batch: int, classes: int) -> float:
     """Peak resident memory of a step over what was resident before, in a process of its own."""
     command = [sys.executable, __file__, MEMORY, way, str(batch), str(classes)]
@@ -97,6 +156,14 @@ def main() -> None:
         print(
             f"| {batch} | {classes:,} | {1e3 * statistics.median(r[0] for r in times):.0f} | {ratio:.3f} | {against} |"
         )
+    print("\n| B | C | JLCC | / plain |\n|---|---|---|---|")
+    for batch, classes, repeats in cases:
+        head, x, labels = inputs(batch, classes)
+        ways = [plain, *(clusters(preset, classes, **more) for preset, more in CLUSTERS.values())]
+        times = [[seconds(way, head, x, labels) for way in ways] for _ in range(repeats + 1)][1:]
+        for place, name in enumerate(CLUSTERS, 1):
+            ratio = statistics.median(row[place] / row[0] for row in times)
+            print(f"| {batch} | {classes:,} | {name} | {ratio:.3f} |")
     if not quick:
         plain_mib, virtual_mib = (peak_mib(way, 4096, 1000) for way in ("plain", "virtual"))
         print(

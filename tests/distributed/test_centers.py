@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.distributed import centers
 from tests.distributed.centers import SETTINGS
 from tests.distributed.test_torchrun import python
 
@@ -14,7 +15,10 @@ TABLES = ("directions", "lengths", "psi", "visits", "last_step", "assigned")  # 
 
 def results(folder: Path, processes: int, classes: int, head: str) -> dict[str, Any]:
     out = folder / f"{processes}_{classes}_{head}.pt"
-    python(processes, "tests.distributed.centers", str(out), str(classes), head)
+    if processes == 1:
+        centers.main(str(out), str(classes), head)
+    else:
+        python(processes, "tests.distributed.centers", str(out), str(classes), head)
     found: dict[str, Any] = torch.load(out, weights_only=True)
     return found
 
@@ -22,7 +26,7 @@ def results(folder: Path, processes: int, classes: int, head: str) -> dict[str, 
 @pytest.mark.dist
 @pytest.mark.parametrize(
     ("processes", "classes", "head"),
-    [(2, 11, "dense"), (3, 11, "sharded"), (5, 11, "dense"), (5, 11, "sharded")],
+    [(2, 11, "dense"), (3, 11, "sharded"), (5, 11, "sharded")],
     ids=str,
 )
 def test_a_memory_in_shards_equals_the_whole(processes: int, classes: int, head: str, tmp_path: Path) -> None:

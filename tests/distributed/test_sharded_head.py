@@ -11,7 +11,7 @@ from tests.distributed.test_torchrun import METHODS, python, recipe_file
 ALL_METHODS = [
     *METHODS["topofr"],
     {"class_path": "UNPG"},
-    {"class_path": "JLCC", "init_args": {"start_epochs": 1.0, "ramp_epochs": 0.0, "align": {"weight": 0.0}}},
+    {"class_path": "JLCC", "init_args": {"start_epochs": 1.0, "ramp_epochs": 0.0}},
 ]
 HEADS = {
     "ArcFace": {"scale": 16.0, "margin": 0.2},

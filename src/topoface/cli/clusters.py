@@ -33,6 +33,11 @@ def add(commands: Commands) -> None:
         help="index,true label of images whose label is known to be wrong: judge the scores",
     )
     report.add_argument(
+        "--held-out",
+        metavar="URI",
+        help="faces of other people: cluster these without labels, not the training images",
+    )
+    report.add_argument(
         "--out", type=Path, default=Path("runs/clusters/report"), metavar="DIR", help="default %(default)s"
     )
     report.add_argument(
@@ -57,6 +62,7 @@ def _report(arguments: argparse.Namespace) -> int:
         samples=arguments.samples,
         count=arguments.count,
         planted=arguments.planted,
+        held_out=arguments.held_out,
         seed=arguments.seed,
         out=arguments.out,
     )

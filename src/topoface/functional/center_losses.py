@@ -1,14 +1,17 @@
 """What cluster centers say of a sample and do to it: hard levels, and the losses against centers.
 
 The formulas of JLCC (arXiv 2312.04029) as reconstructed from its abstract, the only part that could be read
-(docs/methods/jlcc.md). Cosines come from :mod:`topoface.functional.center_memory`.
+(docs/methods/jlcc.md). Cosines and log-masses come from :mod:`topoface.functional.center_look`.
 """
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from topoface.functional.center_memory import ABSENT, CenterMemory, present, within
+from topoface.functional.center_look import ABSENT, present
+from topoface.functional.center_memory import CenterMemory, within
+from topoface.functional.collectives import sum_over_ranks
+from topoface.functional.directions import unit_rows
 from topoface.functional.softmax import negative_log_likelihood
 
 LEAST_DEVIATION = 0.02  # of the cosines of one class, for its z-score
@@ -47,10 +50,20 @@ def posterior_level(own: Tensor, rest_log_mass: Tensor, temperature: float) -> T
     return (rest_log_mass - own / temperature).sigmoid()
 
 
-def level_statistics(level: Tensor) -> Tensor:
-    """Mean and population deviation ``[2]`` over the levels that are defined; NaN if none is."""
-    mean = level.nanmean()
-    return torch.stack([mean, ((level - mean) ** 2).nanmean().sqrt()])
+def level_statistics(level: Tensor, *, over_ranks: bool = False) -> Tensor:
+    """Mean and population deviation ``[2]`` over the levels that are defined; NaN if none is.
+
+    Args:
+        level: ``[n]``; NaN where undefined.
+        over_ranks: of the levels of all ranks together, which must all ask.
+    """
+
+    def total(values: Tensor) -> Tensor:
+        return sum_over_ranks(values) if over_ranks else values
+
+    count = total((~level.isnan()).sum())
+    mean = total(level.nansum()) / count
+    return torch.stack([mean, (total(((level - mean) ** 2).nansum()) / count).sqrt()])
 
 
 def normalised_level(level: Tensor, statistics: Tensor) -> Tensor:
@@ -62,18 +75,8 @@ def normalised_level(level: Tensor, statistics: Tensor) -> Tensor:
 # --- losses: the centers carry no gradient ------------------------------------------------------------------------
 
 
-def log_mass(rest: Tensor, temperature: float) -> Tensor:
-    """Log-sum-exp ``[n]`` of ``rest`` ``[n, c]`` over the temperature; shards join by logaddexp."""
-    return (rest / temperature).logsumexp(1)
-
-
 def contrast_loss(
-    own: Tensor,
-    rest_log_mass: Tensor,
-    temperature: float,
-    *,
-    chosen: Tensor | None = None,
-    count: Tensor | None = None,
+    own: Tensor, rest_log_mass: Tensor, temperature: float, *, chosen: Tensor | None = None
 ) -> Tensor:
     """Cross entropy of rows against all seen centers, mean over the rows whose own center is seen.
 
@@ -82,12 +85,26 @@ def contrast_loss(
         rest_log_mass: ``[n]``, of the other seen centers.
         temperature: tau.
         chosen: bool ``[n]``, rows that count at all.
-        count: scalar to divide by instead of the number of rows that count: their mean number over the ranks.
     """
     counted = present(own) if chosen is None else present(own) & chosen
     rows = negative_log_likelihood(own.where(counted, 0) / temperature, rest_log_mass)
-    number = counted.sum() if count is None else count
+    number = counted.sum()
     return rows.where(counted, 0).sum() / number.where(number > 0, 1)
+
+
+def batch_cosines(rows: Tensor, labels: Tensor, otherwise: Tensor) -> Tensor:
+    """Cosine ``[n]`` of each unit row to the mean of the batch's other rows of its label; the gradient goes to both.
+
+    Args:
+        rows: unit rows ``[n, D]``.
+        labels: int64 ``[n]``.
+        otherwise: ``[n]``, for the rows without another one of their label.
+    """
+    group = torch.searchsorted(labels.sort().values, labels)
+    sums = torch.zeros_like(rows).index_add(0, group, rows)
+    alone = torch.zeros_like(labels).index_add_(0, group, torch.ones_like(labels))[group] < 2
+    others = unit_rows((sums[group] - rows).where(~alone[:, None], rows.detach()))
+    return torch.where(alone, otherwise, (rows * others).sum(1))
 
 
 def sampled_log_mass(
@@ -95,34 +112,34 @@ def sampled_log_mass(
     labels: Tensor,
     memory: CenterMemory,
     keys: Tensor,
-    positives: Tensor,
     *,
     count: int,
     temperature: float,
 ) -> Tensor:
-    """Estimate of :func:`log_mass` from the centers of the batch and ``count`` others: unbiased before its logarithm.
+    """Estimate of a :class:`Look`'s log-mass from the centers of the batch and ``count`` others: unbiased before its logarithm.
 
     Each of the k drawn stands for N/k of the N seen classes outside the batch (logit + log(N/k)).
 
     Args:
         rows: unit embeddings ``[n, D]``.
-        labels: int64 ``[n]``.
+        labels: int64 ``[n]``; those of the global batch, so that all ranks take the same.
         memory: any range of classes.
         keys: ``[c]``, independent and uniform in [0, 1): the classes with the least are drawn.
-        positives: int64 ``[m]``, labels of the batch, with repetitions; alike on all ranks.
         count: k.
         temperature: tau.
     """
-    batch, here = within(positives, memory.first_class, len(keys), None)
+    if not len(keys):
+        return 0 * rows.sum(1) - torch.inf
+    batch, here = within(labels, memory.first_class, len(keys), None)
     in_batch = torch.zeros_like(memory.visits).index_add_(0, batch, here.to(batch.dtype)) > 0
-    open_to_draw = memory.seen & ~in_batch
+    open_to_draw = memory.negatives & ~in_batch
     drawn_keys, drawn = keys.masked_fill(~open_to_draw, torch.inf).topk(min(count, len(keys)), largest=False)
     number = open_to_draw.sum().to(rows.dtype)
     stands_for = (number / number.clamp(1, count)).log()
     columns = torch.cat([batch, drawn])
     weight = torch.cat(
         [
-            torch.where(here & first_of_each(positives) & memory.seen[batch], 0.0, ABSENT).to(rows.dtype),
+            torch.where(here & first_of_each(labels) & memory.negatives[batch], 0.0, ABSENT).to(rows.dtype),
             torch.where(drawn_keys.isfinite(), stands_for, ABSENT),
         ]
     )
@@ -139,7 +156,7 @@ def first_of_each(labels: Tensor) -> Tensor:
     return torch.empty_like(new).scatter_(0, order, new)
 
 
-def alignment_loss(weights: Tensor, centers: Tensor, counted: Tensor) -> Tensor:
-    """Mean of 1 - cos between unit class weights and cluster centers, ``[m, D]`` each, over the rows that count."""
+def alignment_loss(weights: Tensor, centers: Tensor, counted: Tensor, number: Tensor) -> Tensor:
+    """Sum of 1 - cos between unit class weights and cluster centers, ``[m, D]`` each, over the rows that count, by ``number``."""
     far = 1 - (weights * centers).sum(1)
-    return far.where(counted, 0).sum() / counted.sum().clamp(min=1)
+    return far.where(counted, 0).sum() / number.clamp(min=1)

@@ -1,22 +1,17 @@
-"""Cluster centers: running means of the unit embeddings of each identity, and where samples lie among them.
+"""Cluster centers: running means of the unit embeddings of each identity, and what they know of identities.
 
 The formulas of JLCC (arXiv 2312.04029) as reconstructed from its abstract, the only part that could be read
 (docs/methods/jlcc.md). A memory holds a contiguous range of classes, so that several can serve as the shards of one.
 What is undefined (the own identity unseen, a spread of one sample) is NaN and never enters a loss.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
 from topoface.functional.directions import unit_rows
 
-ABSENT = -1e9
-"""Stands for the cosine of a center that does not take part: its exponential is exactly 0 at every temperature in use,
-and unlike -inf it gives no NaN where a row has no center at all."""
 LARGEST_PSI = 0.75  # of an identity whose cohesion is stated
 LEAST_COHESION = 0.05  # of two identities that are compared
 
@@ -32,6 +27,7 @@ class CenterMemory:
         visits: int64 ``[c]``, updates so far; a class is seen from the first on.
         last_step: int64 ``[c]``, step of the last one.
         first_class: where the range begins.
+        oldest: centers whose last update came before this step are no negatives.
     """
 
     directions: Tensor
@@ -40,6 +36,7 @@ class CenterMemory:
     visits: Tensor
     last_step: Tensor
     first_class: int = 0
+    oldest: int = 0
 
     @property
     def means(self) -> Tensor:
@@ -50,6 +47,11 @@ class CenterMemory:
     def seen(self) -> Tensor:
         """Bool ``[c]``."""
         return self.visits > 0
+
+    @property
+    def negatives(self) -> Tensor:
+        """Bool ``[c]``: centers that samples of other identities are held against."""
+        return self.seen & (self.last_step >= self.oldest)
 
 
 # --- update ------------------------------------------------------------------------------------------------
@@ -73,7 +75,7 @@ def _class_means(values: Tensor, counted: Tensor, classes: Tensor) -> tuple[Tens
 def within(labels: Tensor, first_class: int, count: int, counted: Tensor | None) -> tuple[Tensor, Tensor]:
     """Positions ``[n]`` in the range, and which rows count there.
 
-    A row that does not count takes the class of the first that does, so that it repeats a write of that row.
+    The range has a class. A row that does not count takes the class of the first that does, so that it repeats a write of that row.
     """
     local = labels - first_class
     here = (local >= 0) & (local < count)
@@ -84,7 +86,14 @@ def within(labels: Tensor, first_class: int, count: int, counted: Tensor | None)
 
 
 def update_memory(
-    memory: CenterMemory, rows: Tensor, labels: Tensor, *, beta: float, step: int, order: Tensor | None = None
+    memory: CenterMemory,
+    rows: Tensor,
+    labels: Tensor,
+    *,
+    beta: float,
+    step: int,
+    counted: Tensor | None = None,
+    order: Tensor | None = None,
 ) -> None:
     """Move the centers of the identities of one *global* batch, in place: once a step and after the losses.
 
@@ -98,13 +107,17 @@ def update_memory(
         labels: int64 ``[n]``, over all classes.
         beta: share of r_k that a visit leaves, in [0, 1).
         step: stored as that of the last visit.
+        counted: bool ``[n]``, rows that move their center; all without it.
         order: int64 ``[n]``, global position of each row; without it rows are taken in the order given. The same
             positions give the same bits however the rows are permuted or the classes cut.
     """
+    if not len(memory.visits):
+        return
     if order is not None:
         order = order.argsort()
         rows, labels = rows[order], labels[order]
-    local, here = within(labels, memory.first_class, len(memory.visits), None)
+        counted = None if counted is None else counted[order]
+    local, here = within(labels, memory.first_class, len(memory.visits), counted)
     local, means, counts = _class_means(rows.to(memory.directions.dtype), here, local)
     touched, visits = counts > 0, memory.visits[local]
     kept = (visits.to(means.dtype) / (visits + 1)).clamp(max=beta)
@@ -132,6 +145,8 @@ def blend_into(table: Tensor, values: Tensor, labels: Tensor, *, kept: float, fi
         kept: in [0, 1).
         first_class: of the table.
     """
+    if not len(table):
+        return
     local, here = within(labels, first_class, len(table), ~values.isnan())
     local, means, counts = _class_means(values[:, None].to(table.dtype), here, local)
     new = running(table[local], torch.where(counts > 0, means[:, 0], torch.nan), kept)
@@ -191,71 +206,3 @@ def leave_one_out(own: Tensor, lengths: Tensor, psi: Tensor) -> Tensor:
     remaining = (lengths**2 - 2 * psi * along + psi**2).clamp(min=0).sqrt()
     defined = (psi < 1) & (remaining > 0)
     return torch.where(defined, (along - psi) / remaining.where(defined, 1), torch.nan)
-
-
-# --- samples and centers --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Nearest:
-    """Where samples lie among the centers, ``[n]`` each, detached.
-
-    Attributes:
-        own: a, cosine to the own center; NaN if the identity is unseen.
-        other: b, largest cosine to another seen center; -1 if there is none.
-        index: int64, class of that center, the lowest on ties; -1 if there is none.
-    """
-
-    own: Tensor
-    other: Tensor
-    index: Tensor
-
-
-def center_cosines(rows: Tensor, memory: CenterMemory) -> Tensor:
-    """``[n, c]`` cosines of unit rows ``[n, D]`` to the centers, ``ABSENT`` where unseen; gradient to the rows only."""
-    absent = torch.where(memory.seen, 0.0, ABSENT).to(rows.dtype)
-    return linear(rows, memory.directions.to(rows.dtype), absent)
-
-
-def own_and_rest(cosines: Tensor, labels: Tensor, first_class: int = 0) -> tuple[Tensor, Tensor]:
-    """Each row's cosine to its own center, ``[n]``, and all others ``[n, c]`` with the own one ``ABSENT``.
-
-    Where the own class lies on another shard the first is 0: a sum over the shards completes it.
-    """
-    count = cosines.shape[1]
-    local = labels - first_class
-    here = (local >= 0) & (local < count)
-    slot = local.clamp(0, count - 1)[:, None]
-    masked = torch.where(here, ABSENT, 0.0).to(cosines.dtype)
-    own = cosines.gather(1, slot)[:, 0].where(here, 0)
-    return own, cosines.scatter_add(1, slot, masked[:, None])
-
-
-def nearest_centers(own: Tensor, rest: Tensor, first_class: int = 0) -> Nearest:
-    """Nearest other center of each row, from what :func:`own_and_rest` returned."""
-    other, index = rest.detach().max(1)
-    there = present(other)
-    return Nearest(
-        own=own.detach().where(present(own), torch.nan),
-        other=other.where(there, -1).clamp(min=-1),
-        index=torch.where(there, index + first_class, -1),
-    )
-
-
-def join_nearest(parts: Sequence[Nearest]) -> Nearest:
-    """The same over all classes, from the parts of all shards in any order."""
-    others = torch.stack([part.other for part in parts])
-    indices = torch.stack([part.index for part in parts])
-    other = others.amax(0)
-    last = torch.iinfo(indices.dtype).max
-    candidate = indices.where((others == other) & (indices >= 0), last).amin(0)
-    return Nearest(
-        own=torch.stack([part.own for part in parts]).sum(0),
-        other=other,
-        index=candidate.where(candidate < last, -1),
-    )
-
-
-def present(cosines: Tensor) -> Tensor:
-    """Which cosines are of centers that take part, a bool of the same shape."""
-    return cosines.detach() > ABSENT / 2

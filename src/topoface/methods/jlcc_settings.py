@@ -14,9 +14,10 @@ class ClusterMargin:
 
     delta: float = 0.1
     """Largest shift, in the unit of the head's margin (radians; about 0.05 for CosFace); 0 switches the part off."""
-    hard: Literal["silhouette", "center", "zscore", "posterior"] = "silhouette"
+    hard: Literal["silhouette", "center", "zscore", "posterior", "bcubed"] = "silhouette"
     """How badly a sample sits in its cluster: silhouette of own against nearest other center, distance to the own center,
-    that distance within its class, or the softmax over all centers."""
+    that distance within its class, the softmax over all centers, or how its cluster of nearest centers agrees with the labels
+    (BCubed, worked out at the end of each epoch; says nothing once labels are memorised)."""
     level: Literal["sample", "class", "both"] = "sample"
     """Level of the sample, of its whole identity, or the average of both."""
     direction: Literal["easy", "hard"] = "easy"
@@ -38,6 +39,9 @@ class Contrast:
     """Against all centers, or against those of the batch and a random share of the others."""
     share: float = 0.1
     """Of all identities, drawn in each step for scope sampled."""
+    source: Literal["memory", "batch"] = "memory"
+    """The own center of a sample: of the memory, or the mean of the other samples of its identity in the batch, which then get a gradient
+    too (the memory's where there are none: wants data.sampling with several images of an identity)."""
 
     def __post_init__(self) -> None:
         require(0 <= self.weight < math.inf, "weight", self.weight, "give 0 or more")
@@ -53,9 +57,10 @@ class Aligning:
     """Cluster aligning: the learned class centers are pulled to the cluster centers of the batch's identities."""
 
     weight: float = 0.1
-    """lambda_al; 0 switches the part off."""
-    form: Literal["cosine", "nce"] = "cosine"
-    """1 - cosine, or cross entropy of the class center against all cluster centers."""
+    """lambda_al; 0 switches the part off. For copy the share of the cluster center that is mixed in."""
+    form: Literal["cosine", "nce", "copy"] = "cosine"
+    """1 - cosine, or cross entropy of the class center against all cluster centers; or no loss: at the end of each epoch class
+    centers are turned toward their cluster centers."""
     temperature: float = 0.1
     """Of nce."""
 
@@ -63,6 +68,12 @@ class Aligning:
         require(0 <= self.weight < math.inf, "weight", self.weight, "give 0 or more")
         require(
             1e-3 <= self.temperature <= 100, "temperature", self.temperature, "give 0.001 to 100, usually 0.1"
+        )
+        require(
+            self.form != "copy" or self.weight <= 1,
+            "weight",
+            self.weight,
+            "form copy mixes in that share: give 1 or less",
         )
 
 

@@ -19,6 +19,7 @@ from topoface.data import open_source
 from topoface.data.synthetic import SyntheticSource
 from topoface.diagnostics.calibration import mean_over
 from topoface.diagnostics.clusters.findings import Findings, agreements
+from topoface.diagnostics.clusters.graph import Graph, sweep_graph
 from topoface.diagnostics.clusters.identities import similar_identities
 from topoface.diagnostics.clusters.measured import Clusters, draw_identities, place
 from topoface.diagnostics.clusters.scores import (
@@ -238,7 +239,7 @@ def test_scores_collected_in_training_find_planted_label_noise(
     assert page.count("wrong label, truly") == sum(wrong[i] for i in highest[:6])
     assert "real faces" in page  # a folder may hold them
     assert {path.name for path in tmp_path.glob("*.png")} == {
-        f"clusters_{name}.png" for name in ("levels", "cosines", "scores", "gammas", "cohesion")
+        f"clusters_{name}.png" for name in ("levels", "cosines", "scores", "gammas", "cohesion", "graph")
     }
 
 
@@ -260,6 +261,53 @@ def test_without_scores_of_the_run_the_level_now_ranks_and_the_page_says_so(
         f"{round(numbers['nearer_to_another']['value'] * 72)} of 72 training images"
         in capsys.readouterr().out
     )
+
+
+def test_the_cosine_that_links_is_chosen_on_one_half_and_judged_on_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(40), 8)
+    rows = oracle.unit(rng.normal(size=(40, 64))[labels] + 0.6 * rng.normal(size=(len(labels), 64)))
+
+    def swept(seed: int = 0) -> Graph:
+        found = sweep_graph(torch.from_numpy(rows), labels, "drawn", held_out=False, seed=seed)
+        assert found is not None
+        return found
+
+    graph = swept()
+    assert (graph.images, graph.identities) == (160, 20)
+    chosen, best = (figures["BCubed F"] for figures in graph.figures.values())
+    assert chosen == graph.judged[graph.chosen].bcubed[2]
+    assert graph.choosing[graph.chosen].bcubed[2] == max(found.bcubed[2] for found in graph.choosing)
+    assert 0.9 < chosen <= best == graph.curves()[2].max()
+    assert np.array_equal(swept().curves(), graph.curves())
+    precision, recall, _ = graph.curves()
+    assert (np.diff(precision) <= 0).all()  # as the cosine falls, clusters only grow
+    assert (np.diff(recall) >= 0).all()
+    monkeypatch.setattr("topoface.diagnostics.clusters.graph.MOST", 100)
+    assert (swept().images, swept().identities) == (48, 6)
+    alone = sweep_graph(torch.eye(3), np.arange(3), "drawn", held_out=False, seed=0)
+    assert alone is None
+
+
+def test_strangers_are_clustered_instead_of_the_training_images(tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", methods=())
+    arguments = [
+        "clusters",
+        "report",
+        str(run),
+        "--held-out",
+        "synthetic:?identities=7&images=5",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert cli.main(arguments) == 0
+    numbers = json.loads((tmp_path / "out" / "clusters.json").read_text())
+    assert numbers["images"] == 72
+    assert numbers["graph"]["source"].startswith("synthetic:?identities=7&images=5")
+    assert (numbers["graph"]["images"], numbers["graph"]["identities"]) == (15, 3)
+    assert "how well it sorts faces of strangers" in (tmp_path / "out" / "clusters.html").read_text()
 
 
 def test_scores_of_a_run_that_has_hardly_begun_are_called_early(planted: Path) -> None:

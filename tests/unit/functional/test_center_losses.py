@@ -6,21 +6,22 @@ import torch
 from torch import Tensor
 
 from tests.oracles import centers as oracle
-from tests.unit.functional.test_center_memory import LABELS, F, after_f, close, empty, look
+from tests.unit.functional.test_center_memory import LABELS, F, after_f, close, empty
+from topoface.functional.center_look import look
 from topoface.functional.center_losses import (
     alignment_loss,
+    batch_cosines,
     center_level,
     contrast_loss,
     first_of_each,
     level_statistics,
-    log_mass,
     normalised_level,
     posterior_level,
     sampled_log_mass,
     silhouette_level,
     zscore_level,
 )
-from topoface.functional.center_memory import CenterMemory, center_cosines, own_and_rest, update_memory
+from topoface.functional.center_memory import CenterMemory, update_memory
 from topoface.functional.directions import unit_rows
 from topoface.heads import ArcFace
 
@@ -29,31 +30,34 @@ EASY = [0.528721774, 0.484391706, 0.554876255, 0.425139262, 0.45199475, 0.554876
 
 
 def contrast(memory: CenterMemory, rows: Tensor, labels: Tensor, tau: float) -> Tensor:
-    own, rest = own_and_rest(center_cosines(rows, memory), labels)
-    return contrast_loss(own, log_mass(rest, tau), tau)
+    found = look(rows, labels, memory, tau)
+    assert found.log_mass is not None
+    return contrast_loss(found.own, found.log_mass, tau)
 
 
 def align(weights: Tensor, labels: Tensor, form: str) -> Tensor:
     memory, once = after_f(), first_of_each(labels)
     rows = unit_rows(weights[labels])
     if form == "cosine":
-        return alignment_loss(rows, memory.directions[labels], once & memory.seen[labels])
-    own, rest = own_and_rest(center_cosines(rows, memory), labels)
-    return contrast_loss(own, log_mass(rest, 0.1), 0.1, chosen=once)
+        counted = once & memory.seen[labels]
+        return alignment_loss(rows, memory.directions[labels], counted, counted.sum())
+    found = look(rows, labels, memory, 0.1)
+    assert found.log_mass is not None
+    return contrast_loss(found.own, found.log_mass, 0.1, chosen=once)
 
 
 def test_hard_levels() -> None:
     memory = after_f()
-    near = look(memory)
-    own, rest = own_and_rest(center_cosines(F, memory), LABELS)
+    near = look(F, LABELS, memory, 0.1)
+    assert near.log_mass is not None
     close(
-        silhouette_level(near.own, near.other),
+        silhouette_level(near.stated, near.other),
         [0.031585643, 0.085121161, 0, 0.156677792, 0.124245573, 0],
         1e-8,
     )
-    close(center_level(near.own), [0.035118946, 0.035118946, 0, 0.052414955, 0.052414955, 0], 1e-8)
+    close(center_level(near.stated), [0.035118946, 0.035118946, 0, 0.052414955, 0.052414955, 0], 1e-8)
     close(
-        posterior_level(own, log_mass(rest, 0.1), 0.1),
+        posterior_level(near.stated, near.log_mass, 0.1),
         [3.6321e-05, 0.031572966, 0.001276287, 0.091369671, 0.040316727, 0.000220994],
         1e-8,
     )
@@ -103,8 +107,8 @@ def test_levels_of_an_unseen_identity_are_undefined_and_shift_nothing() -> None:
     [(1, [0.471278226, 0.515608294, 0.445123745, 0.574860738, 0.54800525, 0.445123745]), (-1, EASY)],
 )
 def test_margins(sign: int, expected: list[float]) -> None:
-    near = look(after_f())
-    level = silhouette_level(near.own, near.other)
+    near = look(F, LABELS, after_f())
+    level = silhouette_level(near.stated, near.other)
     margins = 0.5 + 0.1 * sign * normalised_level(level, level_statistics(level))
     close(margins, expected, 1e-8)
     assert float(margins.mean()) == pytest.approx(0.5, abs=1e-9)
@@ -192,8 +196,8 @@ def test_total(sign: int, class_loss: float, total: float, rows_norm: float, wei
     head = ArcFace(4, 5, scale=16.0).double()
     head.weight.data.copy_(W)
     raw = torch.tensor(oracle.fixture(6, 4)).requires_grad_()
-    near = look(after_f())
-    level = silhouette_level(near.own, near.other)
+    near = look(F, LABELS, after_f())
+    level = silhouette_level(near.stated, near.other)
     shift = 0.1 * sign * normalised_level(level, level_statistics(level))
     stats = head(raw, LABELS, shift)
     assert stats.class_centers is not None
@@ -215,25 +219,25 @@ def test_sampled_contrast_is_unbiased_in_its_sum_and_too_small_without_correctio
     memory = empty(classes, 8)
     centers = torch.from_numpy(oracle.unit(rng.normal(size=(classes, 8))))
     update_memory(memory, centers[:390], torch.arange(390), beta=0.9, step=0)  # ten are unseen
-    _, rest = own_and_rest(center_cosines(rows, memory), labels)
-    full = log_mass(rest, tau)
+    full = look(rows, labels, memory, tau).log_mass
+    assert full is not None
     masses = []
     for _ in range(draws):
         keys = torch.from_numpy(rng.random(classes))
-        mass = sampled_log_mass(rows, labels, memory, keys, labels, count=drawn, temperature=tau)
+        mass = sampled_log_mass(rows, labels, memory, keys, count=drawn, temperature=tau)
         masses.append((mass - full).exp())
     ratio = torch.stack(masses)
     error = ratio.std(0) / draws**0.5
     assert (((ratio.mean(0) - 1) / error).abs() < 4).all()
 
     everything = sampled_log_mass(
-        rows, labels, memory, torch.from_numpy(rng.random(classes)), labels, count=classes, temperature=tau
+        rows, labels, memory, torch.from_numpy(rng.random(classes)), count=classes, temperature=tau
     )
     torch.testing.assert_close(everything, full, rtol=0, atol=1e-12)
 
     # one draw term by term; without its correction it is a part of the sum
     keys = torch.from_numpy(rng.random(classes))
-    got = sampled_log_mass(rows, labels, memory, keys, labels, count=drawn, temperature=tau)
+    got = sampled_log_mass(rows, labels, memory, keys, count=drawn, temperature=tau)
     in_batch = {k for k in labels.tolist() if k < 390}
     others = [k for k in keys.argsort().tolist() if k < 390 and k not in in_batch]
     for i in range(40):
@@ -248,3 +252,24 @@ def test_sampled_contrast_is_unbiased_in_its_sum_and_too_small_without_correctio
 def test_the_first_of_each_label() -> None:
     got = first_of_each(torch.tensor([3, 1, 3, 0, 1, 1, 7]))
     assert got.tolist() == [True, True, False, True, False, False, True]
+
+
+def test_cosines_within_the_batch_are_to_the_mean_of_the_others() -> None:
+    labels = torch.tensor([3, 1, 3, 0, 1, 3])
+    rows = F.clone().requires_grad_()
+    otherwise = torch.linspace(0, 1, 6).double()
+    got = batch_cosines(rows, labels, otherwise)
+    for i in range(6):
+        others = [j for j in range(6) if j != i and labels[j] == labels[i]]
+        mean = F[others].mean(0)
+        expected = float(F[i] @ mean / mean.norm()) if others else float(otherwise[i])
+        assert float(got[i].detach()) == pytest.approx(expected, abs=1e-13)
+    (gradient,) = torch.autograd.grad(got[1], rows)
+    assert (gradient.abs().sum(1) > 0).tolist() == [False, True, False, False, True, False]
+    torch.autograd.gradcheck(lambda r: batch_cosines(r, labels, otherwise), rows)
+
+
+def test_statistics_of_levels_are_those_of_the_defined_ones() -> None:
+    level = torch.tensor([0.1, torch.nan, 0.4, 0.7], dtype=torch.float64)
+    close(level_statistics(level), [0.4, 0.06**0.5])
+    close(level_statistics(level, over_ranks=True), [0.4, 0.06**0.5])

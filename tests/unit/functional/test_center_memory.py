@@ -1,4 +1,4 @@
-"""The center memory and what it says of identities and samples (oracles 1-6, 13-16 and 21 of jlcc.md)."""
+"""The center memory and what it says of identities (oracles 1-5, 13 and 14 of jlcc.md)."""
 
 import numpy as np
 import pytest
@@ -6,18 +6,13 @@ import torch
 from torch import Tensor
 
 from tests.oracles import centers as oracle
-from topoface.functional.center_losses import contrast_loss, log_mass, silhouette_level
+from topoface.functional.center_look import look
 from topoface.functional.center_memory import (
     CenterMemory,
-    Nearest,
     blend_into,
-    center_cosines,
     cohesion,
     corrected_similarity,
-    join_nearest,
     leave_one_out,
-    nearest_centers,
-    own_and_rest,
     update_memory,
 )
 from topoface.functional.directions import unit_rows
@@ -44,12 +39,6 @@ def after_f(beta: float = 0.9, rolls: tuple[int, ...] = (0,)) -> CenterMemory:
     for step, roll in enumerate(rolls):
         update_memory(memory, F.roll(roll, 0), LABELS, beta=beta, step=step)
     return memory
-
-
-def look(memory: CenterMemory, rows: Tensor = F, labels: Tensor = LABELS) -> Nearest:
-    return nearest_centers(
-        *own_and_rest(center_cosines(rows, memory), labels, memory.first_class), memory.first_class
-    )
 
 
 def close(got: Tensor, expected: list[float], tolerance: float = 1e-10) -> None:
@@ -122,10 +111,10 @@ def test_many_random_updates_equal_the_dictionary_of_means() -> None:
         close(memory.means[k], mean.tolist(), 1e-14)
         assert float(memory.psi[k]) == pytest.approx(naive.psi[k], rel=1e-14)
     rows, labels = oracle.unit(rng.normal(size=(20, 4))), rng.integers(0, 7, 20)
-    got = look(memory, torch.from_numpy(rows), torch.from_numpy(labels))
+    got = look(torch.from_numpy(rows), torch.from_numpy(labels), memory)
     for i in range(20):
         a, b, n = naive.nearest(rows[i], int(labels[i]))
-        np.testing.assert_allclose([float(got.own[i]), float(got.other[i])], [a, b], atol=1e-14)
+        np.testing.assert_allclose([float(got.stated[i]), float(got.other[i])], [a, b], atol=1e-14)
         assert int(got.index[i]) == n
 
 
@@ -158,30 +147,9 @@ def test_cohesion_is_unbiased_and_the_squared_length_is_not(
         assert bias > 0.02
 
 
-def test_own_and_nearest_other_center() -> None:
-    got = look(after_f())
-    close(got.own, [0.929762108, 0.929762108, 1, 0.895170091, 0.895170091, 1], 1e-8)
-    close(got.other, [-0.111864222, 0.587424024, 0.272427016, 0.665460217, 0.578134228, 0.158212471], 1e-8)
-    assert 3 not in got.index.tolist()
-
-
-def test_ties_go_to_the_lowest_class_and_an_unseen_identity_has_no_own_center() -> None:
-    memory = empty(6, 2)
-    up, right = torch.tensor([[0.0, 1.0]]).double(), torch.tensor([[1.0, 0.0]]).double()
-    update_memory(memory, torch.cat([up, right, right, up]), torch.tensor([4, 3, 1, 0]), beta=0.9, step=0)
-    got = look(memory, torch.cat([right, up, right]), torch.tensor([0, 4, 2]))
-    assert got.index.tolist() == [1, 0, 1]
-    assert got.own.isnan().tolist() == [False, False, True]
-    nothing = look(empty(6, 2), right, torch.tensor([0]))
-    assert (nothing.other.tolist(), nothing.index.tolist()) == ([-1.0], [-1])
-    alone = empty(6, 2)
-    update_memory(alone, right, torch.tensor([2]), beta=0.9, step=0)
-    assert look(alone, right, torch.tensor([2])).index.tolist() == [-1]
-
-
 def test_leaving_a_sample_out_leaves_its_partner() -> None:
     memory = after_f()
-    own = look(memory).own
+    own = look(F, LABELS, memory).stated
     got = leave_one_out(own, memory.lengths[LABELS], memory.psi[LABELS])
     close(got[[0, 1, 3, 4]], [0.728915153741, 0.728915153741, 0.602658982784, 0.602658982784])
     assert got[[2, 5]].isnan().all()
@@ -193,7 +161,7 @@ def test_leaving_one_out_of_many_in_float32_equals_removing_it() -> None:
     labels = torch.zeros(10, dtype=torch.int64)
     memory = empty(1, 8, dtype=torch.float32)
     update_memory(memory, rows, labels, beta=0.9, step=0)
-    got = leave_one_out(look(memory, rows, labels).own, memory.lengths[labels], memory.psi[labels])
+    got = leave_one_out(look(rows, labels, memory).stated, memory.lengths[labels], memory.psi[labels])
     rest = (rows.sum(0, keepdim=True) - rows) / 9
     torch.testing.assert_close(got, (rows * unit_rows(rest)).sum(1), rtol=0, atol=5e-7)
 
@@ -233,44 +201,6 @@ def shards_of_g(cuts: list[int]) -> list[CenterMemory]:
     return shards
 
 
-def test_fixture_g() -> None:
-    (memory,) = shards_of_g([])
-    sizes = torch.bincount(G_LABELS)
-    close(memory.psi, torch.where(sizes == 3, 0.125, 0.1875).tolist(), 1e-14)
-    assert float(memory.lengths[0]) == pytest.approx(0.372536485625, abs=1e-10)
-    own, rest = own_and_rest(center_cosines(G, memory), G_LABELS)
-    near = nearest_centers(own, rest)
-    assert float(near.own.mean()) == pytest.approx(0.222221737153, abs=1e-10)
-    assert float(near.other.mean()) == pytest.approx(0.785703099937, abs=1e-10)
-    level = silhouette_level(near.own, near.other)
-    assert float(level.mean()) == pytest.approx(0.824725553558, abs=1e-10)
-    assert float(contrast_loss(own, log_mass(rest, 0.1), 0.1)) == pytest.approx(6.138125448035, abs=1e-9)
-
-
-@pytest.mark.parametrize("cuts", [[4], [3, 8], [1, 2]])
-def test_shards_equal_one_memory_bit_for_bit(cuts: list[int]) -> None:
-    (whole,) = shards_of_g([])
-    shards = shards_of_g(cuts)
-    for name in ("directions", "lengths", "psi", "visits", "last_step"):
-        assert torch.equal(torch.cat([getattr(shard, name) for shard in shards]), getattr(whole, name)), name
-
-    rows = [G.clone().requires_grad_() for _ in range(2)]
-    own, rest = own_and_rest(center_cosines(rows[0], whole), G_LABELS)
-    expected = nearest_centers(own, rest)
-    loss = contrast_loss(own, log_mass(rest, 0.1), 0.1)
-    parts = [own_and_rest(center_cosines(rows[1], shard), G_LABELS, shard.first_class) for shard in shards]
-    got = join_nearest(
-        [nearest_centers(*part, shard.first_class) for part, shard in zip(parts, shards, strict=True)]
-    )
-    mass = torch.stack([log_mass(part[1], 0.1) for part in parts]).logsumexp(0)
-    sharded = contrast_loss(torch.stack([part[0] for part in parts]).sum(0), mass, 0.1)
-    assert torch.equal(got.index, expected.index)
-    torch.testing.assert_close((got.own, got.other), (expected.own, expected.other), rtol=0, atol=1e-14)
-    torch.testing.assert_close(sharded, loss, rtol=0, atol=1e-13)
-    gradients = [torch.autograd.grad(one, row)[0] for one, row in ((loss, rows[0]), (sharded, rows[1]))]
-    torch.testing.assert_close(*gradients, rtol=0, atol=1e-14)
-
-
 def test_a_shard_without_a_row_of_its_own_stays_as_it_is() -> None:
     shard = empty(3, 4, first_class=2)
     update_memory(shard, F, LABELS, beta=0.9, step=0)
@@ -279,6 +209,21 @@ def test_a_shard_without_a_row_of_its_own_stays_as_it_is() -> None:
     assert torch.equal(shard.means, before[0])
     assert torch.equal(shard.visits, before[1])
     assert shard.last_step.tolist() == [0, 0, 0]
+
+
+def test_rows_that_do_not_count_leave_their_center() -> None:
+    all_but_one, without = empty(5, 4), empty(5, 4)
+    counted = torch.tensor([True, False, True, True, True, False])
+    update_memory(all_but_one, F, LABELS, beta=0.9, step=0, counted=counted)
+    update_memory(without, F[counted], LABELS[counted], beta=0.9, step=0)
+    for name in ("directions", "lengths", "psi", "visits"):
+        assert torch.equal(getattr(all_but_one, name), getattr(without, name)), name
+    assert all_but_one.visits.tolist() == [1, 1, 1, 0, 0]
+
+
+def test_a_range_of_no_class_takes_everything_and_keeps_nothing() -> None:
+    update_memory(empty(0, 4, first_class=5), F, LABELS, beta=0.9, step=0)
+    blend_into(torch.zeros(0), torch.ones(6), LABELS, kept=0.5, first_class=5)
 
 
 def test_a_running_mean_by_class_takes_its_first_value_whole_and_passes_over_nan() -> None:

@@ -98,8 +98,9 @@ def test_all_weights_zero_is_arcface_bit_for_bit_and_does_no_work(monkeypatch: p
     def never(*_: object, **__: object) -> None:
         raise AssertionError("a part that is off was used")
 
-    for name in ("center_cosines", "update_memory", "gather_rows", "blend_into", "generator"):
+    for name in ("look", "gather_rows", "gather_for_all", "generator"):
         monkeypatch.setattr(module, name, never)
+    monkeypatch.setattr(JLCC, "remember", never)
     method = JLCC(FACTS, **OFF)
     before = {name: value.clone() for name, value in method.state_dict().items()}
     assert same(Trained([method]).take(12), Trained().take(12))
@@ -174,7 +175,7 @@ def test_the_shift_is_bounded_and_goes_the_asked_way(direction: Any) -> None:
     assert correlation < -0.9 if direction == "easy" else correlation > 0.9
 
 
-@pytest.mark.parametrize("hard", ["silhouette", "center", "zscore", "posterior"])
+@pytest.mark.parametrize("hard", ["silhouette", "center", "zscore", "posterior", "bcubed"])
 @pytest.mark.parametrize("level", ["sample", "class", "both"])
 def test_every_hard_level_trains_without_nan(hard: Any, level: Any) -> None:
     method = JLCC(FACTS, margin=ClusterMargin(hard=hard, level=level), **NOW)
@@ -215,10 +216,10 @@ def test_a_sample_never_meets_its_own_embedding_of_the_step() -> None:
         trained = Trained([method]).take(6)
         states.append(trained.forward(indices_of(6)).state)
     noise = torch.from_numpy(np.random.default_rng(0).normal(size=(n, 8))).float()
-    two_state = replace(states[1], embeddings=noise)
+    two._views[0] = replace(two._views[0], rows=module.unit_rows(noise))
     with torch.no_grad():
         one.update([states[0]])
-        two.update([two_state])
+        two.update([states[1]])
     for name in ("own_mean", "other_mean", "level_mean", "margin_shift_mean"):
         assert torch.equal(torch.as_tensor(one.log_values()[name]), torch.as_tensor(two.log_values()[name]))
     assert torch.equal(one.scores.nan_to_num(-1), two.scores.nan_to_num(-1))
@@ -306,7 +307,7 @@ def test_figures_by_identity_and_by_image_are_running_means_over_visits() -> Non
     for step in range(6):
         trained = Trained([method], first_step=step)
         state = trained.forward(indices_of(step)).state
-        near = method._views[0].nearest
+        near = method._views[0]
         samples = list(zip(near.own.tolist(), near.other.tolist(), state.batch.labels.tolist(), strict=True))
         for k in {label for a, _, label in samples if not math.isnan(a)}:
             blend(own_mean, k, [a for a, _, label in samples if label == k], 0.8)
@@ -391,6 +392,7 @@ def test_the_memory_stays_float32_in_bfloat16_and_under_autocast() -> None:
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "ours": {},
+    "guard, aged, batch": {"guard": True, "max_age": 2.0, "contrast": Contrast(source="batch")},
     "sampled, nce": {"contrast": Contrast(scope="sampled"), "align": Aligning(form="nce")},
     "zscore, both": {"margin": ClusterMargin(hard="zscore", level="both")},
     "posterior, class": {"margin": ClusterMargin(hard="posterior", level="class")},
@@ -418,6 +420,8 @@ def test_a_step_reads_no_value_back_from_its_device(settings: dict[str, Any]) ->
         (lambda: JLCC(FACTS, start_epochs=0.5), "a center needs a look at each image"),
         (lambda: JLCC(FACTS, ramp_epochs=-1.0), "ramp_epochs: is -1"),
         (lambda: JLCC(FACTS, ramp_epochs=math.nan), "ramp_epochs: is nan"),
+        (lambda: JLCC(FACTS, max_age=0.5), "max_age: is 0.5"),
+        (lambda: Aligning(form="copy", weight=2.0), "form copy mixes in that share"),
         (lambda: ClusterMargin(delta=-0.1), "delta: is -0.1"),
         (lambda: ClusterMargin(delta=math.nan), "delta: is nan"),
         (lambda: Contrast(weight=-1.0), "weight: is -1"),

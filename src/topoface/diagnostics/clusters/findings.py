@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from topoface.diagnostics.calibration import Estimate, mean_over
+from topoface.diagnostics.clusters.graph import Graph
 from topoface.diagnostics.clusters.identities import Similar
 from topoface.diagnostics.clusters.measured import Clusters, by_chance, figures_of
 from topoface.diagnostics.clusters.scores import COLLECTED, Collected, Planted, most_suspicious, suspects
@@ -29,6 +30,7 @@ class Findings:
         intervals: of some of the figures with the own image left out.
         nearer: share of images nearer to another center than to their own without themselves.
         planted: labels that are known to be wrong, if they are.
+        graph: clusters found without labels, where there are images enough.
     """
 
     clusters: Clusters
@@ -39,6 +41,7 @@ class Findings:
     intervals: Mapping[str, Estimate]
     nearer: Estimate
     planted: Planted | None
+    graph: Graph | None = None
 
     @property
     def main(self) -> str:

@@ -10,16 +10,9 @@ from torch import Tensor
 from topoface.diagnostics.opening import progress_bar
 from topoface.diagnostics.prediction import Floats, Integers, embed_training_images
 from topoface.errors import UserError
+from topoface.functional.center_look import look
 from topoface.functional.center_losses import silhouette_level
-from topoface.functional.center_memory import (
-    CenterMemory,
-    center_cosines,
-    cohesion,
-    leave_one_out,
-    nearest_centers,
-    own_and_rest,
-    update_memory,
-)
+from topoface.functional.center_memory import CenterMemory, cohesion, leave_one_out, update_memory
 from topoface.functional.clustering import Agreement, agreement
 from topoface.functional.directions import unit_rows
 from topoface.functional.draws import generator
@@ -27,7 +20,7 @@ from topoface.training.run import Run
 
 _PERMUTATIONS = 10
 _IMAGES = 128  # embedded at a time
-_BLOCK = 2**22  # cosines at a time
+_ROWS = 1024  # held against the centers at a time
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -119,34 +112,36 @@ def draw_identities(run: Run, samples: int | None, seed: int) -> Integers:
     return np.flatnonzero(np.isin(run.source.labels, order[:count])).astype(np.int64)
 
 
-@torch.no_grad()
 def locate(run: Run, positions: Integers) -> Clusters:
     """Embed training images, take the mean of each identity, and look where each image lies among the means.
 
     Raises:
         UserError: an image cannot be read.
     """
+    return place(embed(run, positions), run.source.labels[positions], positions, run.source.identities)
+
+
+@torch.no_grad()
+def embed(run: Run, positions: Integers) -> Tensor:
+    """Unit embeddings ``[n, D]`` of images of the run's source. UserError if one cannot be read."""
     parts = []
     with progress_bar("images") as bar:
         task = bar.add_task("embeddings", total=len(positions))
         for start in range(0, len(positions), _IMAGES):
             parts.append(unit_rows(embed_training_images(run, positions[start : start + _IMAGES])))
             bar.update(task, advance=len(parts[-1]))
-    return place(torch.cat(parts), run.source.labels[positions], positions, run.source.identities)
+    return torch.cat(parts)
 
 
 def place(rows: Tensor, labels: Integers, positions: Integers, identities: int) -> Clusters:
     """The centers of unit rows ``[n, D]``, and the rows among them."""
     memory = plain_means(rows, labels, identities)
     targets = torch.from_numpy(labels)
-    block = max(1, _BLOCK // identities)
-    own, other, nearest = [], [], []
-    for part, target in zip(torch.split(rows, block), torch.split(targets, block), strict=True):
-        found = nearest_centers(*own_and_rest(center_cosines(part, memory), target))
-        own.append(found.own)
-        other.append(found.other)
-        nearest.append(found.index)
-    a = torch.cat(own)
+    looks = [
+        look(part, target, memory)
+        for part, target in zip(torch.split(rows, _ROWS), torch.split(targets, _ROWS), strict=True)
+    ]
+    a = torch.cat([found.stated for found in looks])
     return Clusters(
         positions=positions,
         labels=labels,
@@ -154,8 +149,8 @@ def place(rows: Tensor, labels: Integers, positions: Integers, identities: int) 
         memory=memory,
         own=as_floats(a),
         own_left_out=as_floats(leave_one_out(a, memory.lengths[targets], memory.psi[targets])),
-        other=as_floats(torch.cat(other)),
-        nearest=torch.cat(nearest).numpy(),
+        other=as_floats(torch.cat([found.other for found in looks])),
+        nearest=torch.cat([found.index for found in looks]).numpy(),
     )
 
 

@@ -112,3 +112,14 @@ def draw_gammas(axes: "Axes", *, similar: Similar) -> None:
     if len(used):
         axes.set_xlim(edges[used[0]] - 0.02, edges[used[-1] + 1] + 0.02)
     legend_in_columns(axes, 3)
+
+
+def draw_sweep(axes: "Axes", *, cosines: Floats, curves: Floats, chosen: float) -> None:
+    """BCubed precision, recall and F ``[3, m]`` of clusters over the cosine ``[m]`` from which images are linked."""
+    for name, values, colour, style in zip(
+        ("precision", "recall", "F"), curves, (OWN, OTHER, INK), ("-", "-", DASHED), strict=True
+    ):
+        axes.plot(cosines, values, color=colour, linestyle=style, linewidth=1.4, label=name)
+    axes.axvline(chosen, color=MUTED, linewidth=1, label="chosen on the other half")
+    axes.set(xlim=(cosines.min(), cosines.max()), ylim=(0, 1.02), xlabel="cosine that links", ylabel="BCubed")
+    legend_in_columns(axes, 2)

@@ -10,6 +10,7 @@ from topoface.data.source import SYNTHETIC
 from topoface.diagnostics.calibration import mean_over
 from topoface.diagnostics.clusters.faces import Album
 from topoface.diagnostics.clusters.findings import LEFT_OUT, Findings, agreements
+from topoface.diagnostics.clusters.graph import COSINES, sweep_graph, sweep_held_out
 from topoface.diagnostics.clusters.identities import SAME, similar_identities
 from topoface.diagnostics.clusters.measured import draw_identities, locate
 from topoface.diagnostics.clusters.scores import (
@@ -22,6 +23,7 @@ from topoface.diagnostics.clusters.scores import (
 )
 from topoface.diagnostics.clusters.sections import (
     agreement_section,
+    graph_section,
     levels_section,
     planted_section,
     similar_section,
@@ -38,7 +40,16 @@ from topoface.heads import Softmax
 from topoface.training.run import Run
 
 
-def report(run: str, *, samples: int | None, count: int, planted: str | None, seed: int, out: Path) -> None:
+def report(
+    run: str,
+    *,
+    samples: int | None,
+    count: int,
+    planted: str | None,
+    held_out: str | None,
+    seed: int,
+    out: Path,
+) -> None:
     """Look at a run's training images as clusters around their identities, and show which labels to doubt.
 
     Args:
@@ -46,6 +57,7 @@ def report(run: str, *, samples: int | None, count: int, planted: str | None, se
         samples: training images to look at, in whole identities; all if None.
         count: suspicious faces, and pairs of identities, to show.
         planted: a CSV of ``index,true label`` of images whose label is known to be wrong, or None.
+        held_out: images of other identities, as a recipe's ``data.train`` names them, to be clustered without labels instead of the training images.
         seed: draws identities, halves, chance and the bootstrap.
         out: gets ``clusters.html``, ``clusters.json``, ``clusters_samples.csv`` and the pictures.
 
@@ -58,10 +70,12 @@ def report(run: str, *, samples: int | None, count: int, planted: str | None, se
     opened = open_run(run)
     positions = draw_identities(opened, samples, seed)
     true = None if planted is None else read_planted(planted, opened.source)[positions]
-    found = _find(opened, run, positions, true, seed)
+    found = _find(opened, run, positions, true, held_out, seed)
     arguments = [run, "--samples", "all" if samples is None else str(samples), "--count", str(count)]
     if planted is not None:
         arguments += ["--planted", planted]
+    if held_out is not None:
+        arguments += ["--held-out", held_out]
     arguments += ["--seed", str(seed), "--out", str(out)]
     album = Album(run=opened, clusters=found.clusters)
     page = Page(
@@ -74,6 +88,7 @@ def report(run: str, *, samples: int | None, count: int, planted: str | None, se
             suspicious_section(found, album, count),
             similar_section(found, album, count),
             agreement_section(found, _class_center_cosines(opened, found)),
+            *([] if found.graph is None else [graph_section(found.graph)]),
             sizes_section(found),
         ],
         numbers=_numbers(found, album, count),
@@ -87,7 +102,9 @@ def report(run: str, *, samples: int | None, count: int, planted: str | None, se
     print(f"page: {path}")
 
 
-def _find(run: Run, path: str, positions: Integers, true: Integers | None, seed: int) -> Findings:
+def _find(
+    run: Run, path: str, positions: Integers, true: Integers | None, held_out: str | None, seed: int
+) -> Findings:
     collected = collected_scores(run, path, positions)
     clusters = locate(run, positions)
     known = clusters.company
@@ -97,6 +114,11 @@ def _find(run: Run, path: str, positions: Integers, true: Integers | None, seed:
     scores = scores_by_name(clusters, collected)
     agreed, intervals = agreements(clusters, collected, seed)
     nearer = (clusters.other > clusters.own_left_out)[known].astype(np.float64)
+    graph = (
+        sweep_graph(clusters.rows, clusters.labels, run.source.uri, held_out=False, seed=seed)
+        if held_out is None
+        else sweep_held_out(run, held_out, seed)
+    )
     return Findings(
         clusters=clusters,
         similar=similar_identities(clusters, seed),
@@ -106,6 +128,7 @@ def _find(run: Run, path: str, positions: Integers, true: Integers | None, seed:
         intervals=intervals,
         nearer=mean_over(nearer, clusters.labels[known], seed=seed),
         planted=None if true is None else judge_planted(true, clusters, scores, next(iter(scores)), seed),
+        graph=graph,
     )
 
 
@@ -217,6 +240,16 @@ def _numbers(found: Findings, album: Album, count: int) -> dict[str, Any]:
             for label in np.unique(clusters.labels).tolist()
         ],
     }
+    if found.graph is not None:
+        numbers["graph"] = {
+            "source": found.graph.source,
+            "images": found.graph.images,
+            "identities": found.graph.identities,
+            "cosines": COSINES.tolist(),
+            "bcubed": found.graph.curves().tolist(),
+            "chosen": float(COSINES[found.graph.chosen]),
+            "figures": found.graph.figures,
+        }
     if found.planted is not None:
         numbers["planted"] = {
             "wrong": int((found.planted.true != clusters.labels).sum()),

@@ -7,12 +7,14 @@ import numpy as np
 from topoface.diagnostics.calibration import Estimate, mean_over
 from topoface.diagnostics.clusters.faces import Album, similar_faces, suspicious_faces
 from topoface.diagnostics.clusters.findings import CHANCE, MEMORISED, Findings
+from topoface.diagnostics.clusters.graph import COSINES, NEIGHBOURS, Graph
 from topoface.diagnostics.clusters.identities import LEAST_SPLIT, SAME
 from topoface.diagnostics.clusters.pictures import (
     draw_cohesion,
     draw_cosines,
     draw_gammas,
     draw_levels,
+    draw_sweep,
 )
 from topoface.diagnostics.clusters.scores import COLLECTED, suspects
 from topoface.diagnostics.page import Picture, Section, Table
@@ -176,6 +178,47 @@ def agreement_section(found: Findings, class_center_cosines: Floats | None) -> S
             caption="1 is perfect. A center of few images is near to each of them whatever they show, so the column with the own image in it "
             "flatters. Chance: clusters of the same sizes, dealt out at random; NMI is high there because there are many small clusters. "
             "Intervals: 95 %, bootstrap over identities with the clusters as they are.",
+        ),
+    )
+
+
+def graph_section(graph: Graph) -> Section:
+    """Clusters that know nothing of the labels."""
+    text = (
+        f"Each image is linked to those of its {NEIGHBOURS} nearest neighbours whose cosine is high enough, and what hangs together is a cluster; no label "
+        "takes part. How high is enough is the whole question: too high, and people fall apart; too low, and one link joins two of them. So the cosine is "
+        f"chosen on one half of the identities and judged on the other: {graph.images:,} images of {graph.identities:,} identities of {graph.source}.\n\n"
+    )
+    text += (
+        "The network was not trained on these images: this is how well it sorts faces of strangers."
+        if graph.held_out
+        else "These are training images, and the network was taught their labels, which flatters it; --held-out shows how it sorts strangers."
+    )
+    return Section(
+        title="Clusters found without labels",
+        text=text,
+        pictures=[
+            Picture(
+                name="graph",
+                draw=partial(
+                    draw_sweep, cosines=COSINES, curves=graph.curves(), chosen=float(COSINES[graph.chosen])
+                ),
+                caption="The half that is judged, at every cosine.",
+            )
+        ],
+        table=Table(
+            header=[
+                "",
+                *(
+                    f"{name} ({COSINES[at]:.3f})"
+                    for name, at in zip(graph.figures, (graph.chosen, graph.best), strict=True)
+                ),
+            ],
+            rows=[
+                [name, *(f"{figures[name]:.3f}" for figures in graph.figures.values())]
+                for name in next(iter(graph.figures.values()))
+            ],
+            caption="1 is perfect.",
         ),
     )
 
