@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from topoface.data.batch import Batch
+from topoface.data.source import Source
 from topoface.functional.draws import SampleDraws
 from topoface.heads.head import ClassStatistics, StatisticsRequest
 from topoface.models import EmbeddingModel
@@ -74,6 +75,9 @@ class Method(nn.Module):
     def __init__(self, facts: RunFacts) -> None:
         super().__init__()
         self.facts = facts
+
+    def connect(self, source: Source) -> None:
+        """Runs once before training, with the source of the faces: to look up what belongs to its identities."""
 
     def prepare(self, batch: Batch) -> Mapping[str, Tensor]:  # noqa: ARG002
         """Named tensors made from the clean batch; runs in a loader thread, must not touch parameters."""

@@ -77,7 +77,12 @@ class Run:
             "methods": self.methods.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        return {"step": self.step, "identity": self.identity(), "versions": versions(), **tree_map(whole, tables)}
+        return {
+            "step": self.step,
+            "identity": self.identity(),
+            "versions": versions(),
+            **tree_map(whole, tables),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what :meth:`state_dict` returned, on any number of ranks."""
@@ -119,6 +124,8 @@ def build_run(recipe: Recipe, device: torch.device) -> Run:
     methods = nn.ModuleList(
         [build(method, f"methods.{index}", facts) for index, method in enumerate(recipe.methods)]
     ).to(device)
+    for method in with_hook(methods, "connect"):
+        method.connect(source)
     optimizer = build_optimizer(recipe.optimizer, decayed=[model, head], undecayed=methods)
     loader = Loader(
         source,
