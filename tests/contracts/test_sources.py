@@ -147,3 +147,10 @@ def test_the_real_training_set_has_the_documented_size() -> None:
     assert info.empty_identities == 0
     loader = Loader(source, UniformOrder(len(source), 128, 0), seed=0)
     assert sum(len(batch.labels) for batch in loader.batches(0, 20)) == 20 * 128
+
+
+def test_every_label_has_a_name_of_its_own_that_stays(source: Source, build: Build, tmp_path: Path) -> None:
+    names = list(source.names)
+    assert len(names) == source.identities == len(set(names))
+    assert all(isinstance(name, str) for name in names)
+    assert list(open_source(build(tmp_path / "elsewhere", 0)).names) == names

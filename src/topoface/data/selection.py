@@ -42,7 +42,7 @@ class Selection(Source):
         number[kept] = np.arange(len(kept))
         self._positions = np.flatnonzero(number[source.labels] >= 0)
         self._labels = number[source.labels[self._positions]].astype(np.int64)
-        self._names = [source.names[label] for label in kept]
+        self._names = [source.names[int(label)] for label in kept]
 
     @property
     def identities(self) -> int:

@@ -1,0 +1,232 @@
+"""From a source of faces and a frozen encoder to a table of codes."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topoface.codes.encoders import encoder_digest, open_image_encoder
+from topoface.codes.encoding import class_sums
+from topoface.codes.folder import check_absent
+from topoface.codes.potential import Step, spread_out
+from topoface.codes.shape import choose_reed_solomon, choose_shape, parse_shape, shortest
+from topoface.codes.space import measure_space
+from topoface.codes.statistics import ClassSums, analyse, wiener
+from topoface.codes.table import CodeTable, encoded, write_table
+from topoface.codes.tokenise import KINDS, Kind, tokenise
+from topoface.codes.vectors import check_alpha, random_vectors, whitening
+from topoface.data.source import Source
+from topoface.errors import UserError, require
+
+RANDOM = "random"
+"""An encoder that looks at no image: the control."""
+Show = Callable[[str, int, int], None]
+"""Called with what is being done, how much is done, and how much there is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildSettings:
+    """How codes are made.
+
+    Attributes:
+        encoder: path of a frozen encoder, or ``random``.
+        dimension: D of the code vectors: that of the embeddings to be trained; None takes the encoder's.
+        alpha: how far they are whitened, 0 to 1; None leaves them uncentered.
+        shrink: ``wiener`` trusts the few images of rare identities less.
+        max_images: of one identity that are looked at.
+        epochs: of spreading by the Gaussian potential.
+        step: of that: ``row``, or ``sum`` as published.
+        rate: of that.
+        momentum: of that.
+        kind: of tokeniser.
+        shape: of the codes, see `parse_shape`; None chooses one.
+        seed: of whatever is drawn.
+    """
+
+    encoder: str
+    dimension: int | None = None
+    alpha: float | None = 0.25
+    shrink: Literal["none", "wiener"] = "none"
+    max_images: int | None = 32
+    epochs: int = 0
+    step: Step = "row"
+    rate: float = 0.1
+    momentum: float = 0.0
+    kind: Kind = "rq"
+    shape: str | None = None
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raise UserError for a value that makes no sense."""
+        require(self.kind in KINDS, "kind", self.kind, f"choose one of {', '.join(KINDS)}")
+        require(self.dimension is None or self.dimension >= 2, "dimension", self.dimension, "give 2 or more")
+        require(
+            self.max_images is None or self.max_images >= 1, "max images", self.max_images, "give 1 or more"
+        )
+        require(self.epochs >= 0, "epochs", self.epochs, "give 0 or more")
+        require(self.rate > 0, "rate", self.rate, "give more than 0")
+        require(0 <= self.momentum < 1, "momentum", self.momentum, "give 0 or more, below 1")
+
+
+PAPER = {
+    "alpha": None,
+    "epochs": 1000,
+    "step": "sum",
+    "rate": 0.1,
+    "momentum": 0.9,
+    "kind": "arbitrary",
+    "shape": "20",
+}
+"""The published reading; momentum is ours."""
+
+
+def build(source: Source, out: Path, settings: BuildSettings, show: Show = lambda *_: None) -> CodeTable:
+    """Make codes for all identities of a source.
+
+    Args:
+        source: labelled faces; its names become the uids.
+        out: folder of the table, which must not exist.
+        settings: how.
+        show: told of progress.
+
+    Raises:
+        UserError: see `BuildSettings.check`, `open_image_encoder`, `class_sums`, `tokenise` and `write_table`.
+    """
+    settings.check()
+    check_absent(out)
+    if settings.shape is not None:
+        parse_shape(settings.shape, source.identities)  # its mistakes are told before the images are read
+    names = encoded(source.names)
+    order = np.argsort(names, kind="stable")
+    arrays: dict[str, NDArray[Any]] = {}
+    facts: dict[str, Any] = {"source": source.uri, "fingerprint": source.fingerprint(), **asdict(settings)}
+    if settings.encoder == RANDOM:
+        dimension = settings.dimension or 512
+        vectors = random_vectors(len(order), dimension, settings.seed)
+        arrays = {"images": np.bincount(source.labels, minlength=source.identities)[order]}
+    else:
+        seen = read_classes(source, settings, show, encoder=settings.encoder)
+        dimension = settings.dimension or seen.sums.shape[1]
+        vectors, arrays, more = code_vectors(seen, order, settings, dimension, source.uri, show)
+        facts |= more
+    alphabets, message = _shape(settings, len(order), dimension)
+    made = tokenise(
+        vectors,
+        alphabets,
+        kind=settings.kind,
+        seed=settings.seed,
+        progress=lambda done, total: show("levels", done, total),
+    )
+    facts |= {"dimension": dimension, "message": message, "space": measure_space(vectors)._asdict()}
+    if made.books is not None:
+        facts["explained"] = _explained(vectors, made.codes, made.books, alphabets)
+    uids = [source.names[int(row)] for row in order]
+    return write_table(
+        out,
+        codes=made.codes,
+        alphabets=alphabets,
+        uids=uids,
+        vectors=vectors,
+        books=made.books,
+        arrays=arrays,
+        meta=facts,
+    )
+
+
+def code_vectors(
+    seen: ClassSums, order: NDArray[np.int64], settings: BuildSettings, dimension: int, where: str, show: Show
+) -> tuple[NDArray[np.float32], dict[str, NDArray[Any]], dict[str, Any]]:
+    """Code vectors ``[C, D]`` in the order given, the arrays that make those of new identities, and facts.
+
+    Raises:
+        UserError: an identity has no image, alpha is refused, or nothing can be said of rare identities.
+    """
+    counts, means = seen.counts[order], seen.means[order]
+    if not counts.all():
+        raise UserError(
+            f"identity {int(order[counts.argmin()])} has no image", where, "remove it, or give it one"
+        )
+    check_alpha(settings.alpha, len(means), min(dimension, means.shape[1]))
+    variances = analyse(seen)
+    weights, arrays = None, {}
+    if settings.shrink == "wiener":
+        filter_ = wiener(seen)
+        if filter_ is None or variances is None:
+            raise UserError(
+                "nobody has a second image", where, "shrink none: there is no telling signal from noise"
+            )
+        means = filter_(means, counts)
+        weights = counts / (counts + min(variances.kappa, 1e6))
+        arrays = {f"shrink_{name}": value for name, value in asdict(filter_).items()}
+    turn = whitening(means, dimension, alpha=settings.alpha, seed=settings.seed, weights=weights)
+    vectors = turn(means)
+    if settings.epochs:
+        vectors = spread_out(
+            vectors,
+            epochs=settings.epochs,
+            rate=settings.rate,
+            step=settings.step,
+            momentum=settings.momentum,
+            seed=settings.seed,
+            progress=lambda done, total: show("epochs", done, total),
+        )
+    arrays |= {"center": turn.center, "matrix": turn.matrix, "images": counts}
+    facts = {
+        "encoder_sha256": encoder_digest(settings.encoder),
+        "encoder_dimension": seen.sums.shape[1],
+        "images": int(counts.sum()),
+        "kappa": None if variances is None else variances.kappa,
+    }
+    return vectors, arrays, facts
+
+
+def read_classes(
+    source: Source,
+    settings: BuildSettings,
+    show: Show,
+    *,
+    encoder: str,
+    only: NDArray[np.bool_] | None = None,
+) -> ClassSums:
+    """Class sums of a source, or of its labels ``only [identities]``, seen through a frozen encoder."""
+    return class_sums(
+        source,
+        open_image_encoder(encoder, fingerprint=source.fingerprint()),
+        max_images=settings.max_images,
+        only=only,
+        seed=settings.seed,
+        where=encoder,
+        progress=lambda done, total: show("images", done, total),
+    )
+
+
+def _shape(settings: BuildSettings, identities: int, dimension: int) -> tuple[tuple[int, ...], int]:
+    """Alphabets, and how many of their tokens tell identities apart in ``rs`` codes."""
+    if settings.shape is not None:
+        alphabets = parse_shape(settings.shape, identities)
+        return alphabets, shortest(max(alphabets[0], 2), identities)
+    if settings.kind == "rs":
+        return choose_reed_solomon(identities, dimension)
+    alphabets = choose_shape(identities, dimension)
+    return alphabets, len(alphabets)
+
+
+def _explained(
+    vectors: NDArray[np.float32],
+    codes: NDArray[np.integer],
+    books: NDArray[np.float32],
+    alphabets: tuple[int, ...],
+) -> list[float]:
+    """Share of the variance of the vectors that the first 1, 2, .. tokens tell."""
+    center = vectors.mean(0)
+    sums = np.tile(center, (len(vectors), 1))
+    total = float(((vectors - center) ** 2).sum())
+    shares, offset = [], 0
+    for j, k in enumerate(alphabets):
+        sums += books[offset + codes[:, j].astype(np.int64)]
+        offset += k
+        shares.append(1 - float(((vectors - sums) ** 2).sum()) / max(total, 1e-30))
+    return shares

@@ -1,0 +1,145 @@
+"""A folder of arrays that is written once: plain ``.npy`` files, none pickled, and ``meta.json`` with the SHA-256 of each."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topoface.errors import UserError
+from topoface.files import write_text
+
+VERSION = 1
+META = "meta.json"
+REMEDY = "restore it, or build the codes anew (which makes them other codes)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder:
+    """What lies in such a folder.
+
+    Attributes:
+        path: of the folder.
+        files: bytes and SHA-256 of each file, by its name.
+        digest: SHA-256 over all of them, 64 hex digits.
+        facts: what else ``meta.json`` says.
+    """
+
+    path: Path
+    files: Mapping[str, Mapping[str, Any]]
+    digest: str
+    facts: Mapping[str, Any]
+
+    def __contains__(self, name: str) -> bool:
+        return f"{name}.npy" in self.files
+
+    def array(self, name: str) -> NDArray[Any]:
+        """The array of that name, mapped.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
+        file = self.path / f"{name}.npy"
+        try:
+            found: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(f"cannot be read ({error})", str(file), REMEDY) from error
+        return found
+
+    def verify(self) -> None:
+        """Read every file and compare it with its SHA-256.
+
+        Raises:
+            UserError: one has changed since it was written.
+        """
+        for name, expected in self.files.items():
+            file = self.path / name
+            if _sha256(file) != expected["sha256"]:
+                raise UserError("has changed since it was written", str(file), REMEDY)
+
+
+def check_absent(path: Path) -> None:
+    """Refuse a folder that exists, before anything is made for it.
+
+    Raises:
+        UserError: it does.
+    """
+    if path.exists():
+        raise UserError("exists already", str(path), "name a new folder: a run may use the codes in this one")
+
+
+def write_folder(path: Path, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> None:
+    """Write arrays and facts beside the name, and rename.
+
+    Raises:
+        UserError: the folder exists, or cannot be written; nothing is left behind then.
+    """
+    check_absent(path)
+    partial = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=path.name + ".partial-", dir=path.parent))
+        partial.chmod(0o755)
+        files = {f"{name}.npy": _write_array(partial / f"{name}.npy", each) for name, each in arrays.items()}
+        meta = {"version": VERSION, **facts, "digest": _digest(files), "files": files}
+        write_text(partial / META, json.dumps(meta, indent=1))
+        partial.rename(path)
+    except OSError as error:
+        reason = f"cannot be written ({error.strerror})"
+        raise UserError(reason, str(path), "make room, check the rights, or name another place") from error
+    finally:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def open_folder(path: Path) -> Folder:
+    """Open what `write_folder` wrote, without reading an array.
+
+    Raises:
+        UserError: none is there, or it is damaged: a file is missing, or of another size than was written.
+    """
+    file = path / META
+    if not file.is_file():
+        raise UserError(
+            f"is no code table (it has no {META})", str(path), "make one with topoface codes build"
+        )
+    try:
+        meta = json.loads(file.read_text(encoding="utf-8"))
+        version = meta.pop("version")
+        files, digest = meta.pop("files"), meta.pop("digest")
+        sizes = {name: int(entry["bytes"]) for name, entry in files.items()}
+        sound = digest == _digest(files)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"cannot be read ({error!r})", str(file), REMEDY) from error
+    if version != VERSION:
+        remedy = f"use the topoface that wrote it (this one reads {VERSION})"
+        raise UserError(f"is of version {version}", str(file), remedy)
+    if not sound:
+        raise UserError("was changed since it was written", str(file), REMEDY)
+    for name, size in sizes.items():
+        there = (path / name).stat().st_size if (path / name).is_file() else None
+        if there != size:
+            found = "is missing" if there is None else f"has {there:,} bytes instead of {size:,}"
+            raise UserError(found, str(path / name), REMEDY)
+    return Folder(path=path, files=files, digest=digest, facts=meta)
+
+
+def _write_array(file: Path, array: NDArray[Any]) -> dict[str, Any]:
+    np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+    return {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _digest(files: Mapping[str, Mapping[str, Any]]) -> str:
+    text = "\n".join(f"{name} {entry['sha256']}" for name, entry in sorted(files.items()))
+    return hashlib.sha256(text.encode()).hexdigest()
