@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.code_tables import CodesOf, named_source
 from tests.facts import run_facts
 from topoface import heads
 from topoface.data.batch import Batch
 from topoface.errors import UserError
 from topoface.functional.draws import SampleDraws
-from topoface.methods import Method
+from topoface.methods import Method, RunFacts
 from topoface.methods.method import with_hook
 from topoface.recipe import SHORT_NAMES, Component
 from topoface.recipe.components import build, presets_of, resolve
@@ -31,9 +32,22 @@ HEADS = [name for name, cls in CLASSES.items() if issubclass(cls, heads.Softmax)
 FACTS = run_facts(num_classes=5, embedding_dim=8, steps_per_epoch=4.0, trainable_embedding_scale=True)
 
 
-def make(name: str, preset: str | None) -> Method:
-    method = build(Component(class_path=name, preset=preset), "methods.0", FACTS)
+@pytest.fixture(scope="module")
+def codes(tmp_path_factory: pytest.TempPathFactory) -> CodesOf:
+    """Where recipes look for a table, so that methods that need one are built like the others."""
+    return CodesOf(folder=tmp_path_factory.mktemp("contracts") / "codes")
+
+
+@pytest.fixture(autouse=True)
+def _beside_the_codes(codes: CodesOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(codes.folder.parent)
+
+
+def make(name: str, preset: str | None = None, facts: RunFacts = FACTS) -> Method:
+    method = build(Component(class_path=name, preset=preset), "methods.0", facts)
     assert isinstance(method, Method)
+    if hasattr(method, "connect"):
+        method.connect(named_source(5))
     return method
 
 
@@ -49,6 +63,8 @@ def step(
         indices=torch.arange(size),
         draws=SampleDraws(seed=0, step=number, global_size=size, start=0, stop=size),
     )
+    if hasattr(head, "prepare"):
+        batch.extras.update(head.prepare(batch))
     for method in with_hook(methods, "prepare"):
         batch.extras.update(method.prepare(batch))
     weight = torch.from_numpy(np.random.default_rng(0).normal(size=(8, 48))).float().requires_grad_()
@@ -118,7 +134,7 @@ def test_methods_compose_with_each_other_and_every_head(names: tuple[str, ...], 
         with pytest.raises(UserError, match="no margin to shift"):
             build(Component(class_path="JLCC"), "methods.0", facts)
         return
-    methods = [build(Component(class_path=name), f"methods.{i}", facts) for i, name in enumerate(names)]
+    methods = [make(name, facts=facts) for name in names]
     for number in (3, 40):  # before and after JLCC's start
         output, gradient = step(methods, CLASSES[head_name](8, 5), number=number)
         assert gradient.isfinite().all()

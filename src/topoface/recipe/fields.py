@@ -225,7 +225,11 @@ SHORT_NAMES = {
     "MagFace": "topoface.heads.MagFace",
     "AdaFace": "topoface.heads.AdaFace",
     "Softmax": "topoface.heads.Softmax",
+    "IdentityCode": "topoface.heads.IdentityCode",
+    "Composed": "topoface.heads.Composed",
+    "PartialFC": "topoface.heads.PartialFC",
     "TopoFR": "topoface.methods.TopoFR",
     "UNPG": "topoface.methods.UNPG",
     "JLCC": "topoface.methods.JLCC",
+    "GIF": "topoface.methods.GIF",
 }

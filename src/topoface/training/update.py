@@ -87,7 +87,7 @@ def _clip(run: Run) -> dict[str, Tensor]:
     }
     norms = {name: whole(nn.utils.get_total_norm(some)) for name, some in gradients.items() if some}
     if config.clip_norm is not None:
-        clipped = ["model", "head"] if config.clip_head else ["model"]
+        clipped = [name for name in ("model", "head") if name in norms and (name == "model" or config.clip_head)]
         total = torch.stack([norms[name] for name in clipped]).norm()
         for name in clipped:
             nn.utils.clip_grads_with_norm_(modules[name].parameters(), config.clip_norm, total)

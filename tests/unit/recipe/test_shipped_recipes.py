@@ -1,8 +1,11 @@
 """Every recipe that ships loads and builds; the published ones say what topofr.md section 7 says."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from tests.code_tables import CodesOf
 from tests.facts import run_facts
 from topoface.methods import TopoFR
 from topoface.models import build_model
@@ -23,7 +26,9 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
-def test_a_shipped_recipe_loads_builds_and_survives_a_round_trip(name: str, tmp_path) -> None:
+def test_a_shipped_recipe_loads_builds_and_survives_a_round_trip(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = load_recipe(name)
     check_recipe(recipe)
     copy = tmp_path / "copy.yaml"
@@ -35,8 +40,14 @@ def test_a_shipped_recipe_loads_builds_and_survives_a_round_trip(name: str, tmp_
         steps_per_epoch=10.0,
         trainable_embedding_scale=recipe.model.trainable_scale,
     )
+    monkeypatch.chdir(tmp_path)
+    tables = {part.init_args.get("table") for part in (recipe.head, *recipe.methods)} - {None}
+    codes = [CodesOf(folder=Path(table), dimension=recipe.model.dimension) for table in tables]
     head = build(recipe.head, "head", recipe.model.dimension, 5, seed=recipe.training.seed)
     methods = [build(method, f"methods.{i}", facts) for i, method in enumerate(recipe.methods)]
+    for module in (head, *methods):
+        if hasattr(module, "connect"):
+            module.connect(codes[0].source)
     stats = head(torch.ones(2, recipe.model.dimension), torch.tensor([0, 4]))
     assert stats.loss.isfinite().all()
     assert len(methods) == len(recipe.methods)
