@@ -88,11 +88,11 @@ def luma(red: Any, green: Any, blue: Any) -> Any:
 
 
 def mean_luma(red: _Plane, green: _Plane, blue: _Plane) -> Any:
-    """The mean grey of an image."""
-    total = _ZERO
+    """The mean grey of an image, summed in float64: in float32 twelve thousand values lose the fifth digit."""
+    total = np.float64(0)
     for p in range(len(red)):
-        total += luma(red[p], green[p], blue[p])
-    return total / np.float32(len(red))
+        total += np.float64(luma(red[p], green[p], blue[p]))
+    return np.float32(total / len(red))
 
 
 def blend(red: _Plane, green: _Plane, blue: _Plane, factor: Any, level: Any, to_luma: Any) -> None:
