@@ -97,7 +97,9 @@ class Verification:
     def warnings(self) -> tuple[str, ...]:
         """What limits these figures, a sentence each."""
         failed = (
-            (f"{_count(len(self.failures), 'image')} could not be judged; pairs with them count as errors.",)
+            (
+                f"{count_of(len(self.failures), 'image')} could not be judged; pairs with them count as errors.",
+            )
             if self.failures
             else ()
         )
@@ -138,7 +140,7 @@ class Verification:
             "warnings": list(self.warnings),
             "contract": self.contract,
         }
-        return {key: _without_nan(value) for key, value in content.items()}
+        return {key: without_nan(value) for key, value in content.items()}
 
 
 def verify(
@@ -193,7 +195,7 @@ def judge(
                 false_accepts=point.false_accepts,
                 allowed=point.allowed,
                 threshold=point.threshold,
-                warning=_resolution_warning(impostors, point.allowed, far),
+                warning=resolution_warning(impostors, point.allowed, far),
             )
         )
     judged = ~pair_scores.failed
@@ -263,17 +265,18 @@ def _interval(samples: NDArray[np.float64] | None) -> tuple[float, float]:
     return (float("nan"), float("nan")) if samples is None else resample.percentile_interval(samples)
 
 
-def _resolution_warning(impostors: int, allowed: int, far: float) -> str:
+def resolution_warning(impostors: int, allowed: int, far: float) -> str:
     """A rate needs about ten errors to be known to a third of itself."""
     if impostors >= 10 / far * (1 - 1e-9):
         return ""
     return (
-        f"TAR at FAR {far:g} rests on {_count(allowed, 'false accept')}: {impostors:,} impostor pairs "
+        f"TAR at FAR {far:g} rests on {count_of(allowed, 'false accept')}: {impostors:,} impostor pairs "
         f"are few for this rate (at least {round(10 / far):,} would be needed)."
     )
 
 
-def _count(number: int, noun: str) -> str:
+def count_of(number: int, noun: str) -> str:
+    """``1 image``, ``3 images``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
@@ -309,13 +312,13 @@ def _contract(protocol: PairProtocol, flip: bool, bootstrap: int, seed: int, fai
     }
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
     """JSON knows neither NaN nor infinity."""
     match value:
         case dict():
-            return {key: _without_nan(item) for key, item in value.items()}
+            return {key: without_nan(item) for key, item in value.items()}
         case list() | tuple():
-            return [_without_nan(item) for item in value]
+            return [without_nan(item) for item in value]
         case float() if not np.isfinite(value):
             return None
         case _:
