@@ -1,10 +1,11 @@
 """Step of the class head alone, from 10^4 to 10^8 identities: full softmax and Partial FC as anyone writes them, ours, and identity codes.
 
-python benchmarks/heads.py [--quick] [--plot FILE]
+python benchmarks/heads.py [--most N] [--plot FILE]
 
 Forward, backward and update from given embeddings (B = 128, D = 512, CosFace, SGD with momentum), the reading of the codes from their mapped table
-included; one thread, interleaved, medians. Memory: what stays private after a step, in a process of its own. What does not fit
-in memory is not run; the plot draws it dashed, in proportion.
+included; one thread, medians. One large head is in memory at a time, its steps interleaved with those of the code head; it is left out, and said to be,
+where ten times what it took for a tenth of the identities would not fit into what is free. Memory held: what stays private after a step, in a process
+of its own. The plot draws dashed, in proportion, what was not run.
 """
 
 import argparse
@@ -21,7 +22,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, normalize
 
-from measuring import first_call, interleaved, machine, median_ms, memory_free, ratios, table
+from measuring import (
+    first_call,
+    interleaved,
+    machine,
+    median_ms,
+    memory_free,
+    peak_growth,
+    ratios,
+    table,
+)
 from topoface.codes.folder import write_folder
 from topoface.data.batch import Batch
 from topoface.functional.draws import SampleDraws
@@ -30,6 +40,7 @@ from topoface.heads import CosFace, IdentityCode, PartialFC
 B, D, SCALE, MARGIN, LR, MOMENTUM, DECAY = 128, 512, 64.0, 0.4, 0.1, 0.9, 5e-4
 ALPHABET = 256
 RATE = 0.1
+TABLE_BYTES = 50  # an identity, while its codes are made
 MEMORY = "--memory"
 FULL, PARTIAL, OUR_FULL, OUR_PARTIAL, CODES = (
     "full softmax, obvious",
@@ -65,7 +76,7 @@ def move(weight: Tensor, momentum: Tensor, gradient: Tensor) -> None:
 
 
 class Centers:
-    """Class centers and their momentum, which the two obvious heads share so that both fit into memory."""
+    """Class centers and their momentum."""
 
     def __init__(self, classes: int) -> None:
         self.weight = 0.01 * torch.randn(classes, D, generator=torch.Generator().manual_seed(0))
@@ -173,24 +184,69 @@ def code_head(folder: Path, classes: int) -> nn.Module:
 # --- measuring -----------------------------------------------------------------------------------------------
 
 
-def compare(folder: Path, classes: int, names: Sequence[str], rounds: int) -> dict[str, list[float]]:
-    """CPU seconds of a step of each head."""
-    makers: dict[str, Callable[[], Callable[[Item], None]]] = {
-        OUR_FULL: lambda: our_step(CosFace(D, classes, scale=SCALE, margin=MARGIN)),
-        OUR_PARTIAL: lambda: our_step(PartialFC(D, classes, rate=RATE, scale=SCALE, margin=MARGIN)),
-        CODES: lambda: our_step(code_head(folder, classes)),
-    }
-    ways: dict[str, Callable[[Item], None]] = {name: make() for name, make in makers.items() if name in names}
-    if FULL in names or PARTIAL in names:
-        centers = Centers(classes)
-        ways |= {n: way for n, way in ((FULL, centers.full), (PARTIAL, centers.partial)) if n in names}
-    costs = {name: first_call(way, inputs(classes, 0))[1] for name, way in ways.items()}
-    return interleaved(ways, lambda n: [inputs(classes, seed) for seed in range(n)], rounds, costs)
+class Comparison:
+    """Steps of every head beside those of the code head, size after size; ``left_out`` says in words what was not run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.needs: dict[str, float] = {}  # MiB an identity at the peak, of the size before
+        self.left_out: list[str] = []
+
+    def _make(self, name: str, classes: int) -> Callable[[Item], None]:
+        if name == FULL:
+            return Centers(classes).full
+        if name == PARTIAL:
+            return Centers(classes).partial
+        if name == OUR_FULL:
+            return our_step(CosFace(D, classes, scale=SCALE, margin=MARGIN))
+        return our_step(PartialFC(D, classes, rate=RATE, scale=SCALE, margin=MARGIN))
+
+    def row(self, classes: int, rounds: int) -> dict[str, tuple[list[float], list[float]]]:
+        """CPU seconds of a step of each head that fits, and of the code head in the same rounds."""
+        codes = our_step(code_head(self.folder, classes))
+        cost = first_call(codes, inputs(classes, 0))[1]
+        found = {}
+        for name in (FULL, PARTIAL, OUR_FULL, OUR_PARTIAL):
+            need, free = self.needs.get(name, 0.0) * classes / 1024, memory_free()
+            if need > 0.9 * free:
+                self.left_out.append(
+                    f"{name} at {classes:,} identities: {need:.1f} GiB, and {free:.1f} are free"
+                )
+                continue
+            times = self._beside(name, classes, codes, cost, rounds)
+            found[name] = (times[name], times[CODES])
+        if not found:
+            found[CODES] = (
+                interleaved({CODES: codes}, self._items(classes), rounds, {CODES: cost})[CODES],
+            ) * 2
+        return found
+
+    def _beside(
+        self, name: str, classes: int, codes: Callable[[Item], None], cost: float, rounds: int
+    ) -> dict[str, list[float]]:
+        ways = {CODES: codes}
+        costs = {CODES: cost}
+
+        def first() -> None:
+            ways[name] = self._make(name, classes)
+            costs[name] = first_call(ways[name], inputs(classes, 0))[1]
+
+        self.needs[name] = peak_growth(first) / classes
+        return interleaved(ways, self._items(classes), rounds, costs)
+
+    @staticmethod
+    def _items(classes: int) -> Callable[[int], list[Item]]:
+        return lambda n: [inputs(classes, seed) for seed in range(n)]
 
 
 def growth(folder: Path, sizes: Sequence[int], rounds: int) -> dict[int, list[float]]:
-    """The code head at all sizes, interleaved."""
-    ways = {str(classes): our_step(code_head(folder, classes)) for classes in sizes}
+    """The code head at all sizes, interleaved; the labels lie all over each table."""
+
+    def way(classes: int) -> Callable[[Item], None]:
+        step, apart = our_step(code_head(folder, classes)), classes // sizes[0]
+        return lambda item: step((item[0], item[1] * apart, item[2]))
+
+    ways = {str(classes): way(classes) for classes in sizes}
     costs = {name: first_call(way, inputs(sizes[0], 0))[1] for name, way in ways.items()}
     times = interleaved(ways, lambda n: [inputs(sizes[0], seed) for seed in range(n)], rounds, costs)
     return {int(name): values for name, values in times.items()}
@@ -247,36 +303,37 @@ def plot(file: Path, times: dict[str, dict[int, float]], held: dict[str, dict[in
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true", help="10^4 only")
+    parser.add_argument("--most", type=int, default=10**8, help="identities, at the most (default 10^8)")
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print(machine("torch", "numpy"))
-    most = 10**4 if arguments.quick else 10**6
-    sizes = [c for c in (10**4, 10**5, 10**6) if c <= most]
-    larger = [] if arguments.quick else [10**7, 10**8]
+    print(machine("torch", "numpy"), f"{memory_free():.1f} GiB free")
+    every = [c for c in (10**4, 10**5, 10**6, 10**7, 10**8) if c <= arguments.most]
+    sizes = [c for c in every if c <= 10**6]
     times: dict[str, dict[int, float]] = {}
     held: dict[str, dict[int, float]] = {}
-    heads = (FULL, PARTIAL, OUR_FULL, OUR_PARTIAL, CODES)
+    heads = (FULL, PARTIAL, OUR_FULL, OUR_PARTIAL)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        comparison = Comparison(folder)
+        for classes in [c for c in every if memory_free() < TABLE_BYTES * c / 2**30]:
+            comparison.left_out.append(f"all heads at {classes:,} identities: no memory to make the codes in")
+            every.remove(classes)
 
         def row(classes: int) -> list[str]:
-            chosen = [n for n in heads if classes <= 10**5 or n not in (OUR_FULL, OUR_PARTIAL)]
-            if memory_free() < 7 * classes * D * 4 / 2**30:
-                chosen = [CODES]
-            found = compare(folder, classes, chosen, 3 if classes > 10**5 else 7)
-            for head, values in found.items():
-                times.setdefault(head, {})[classes] = 1e3 * statistics.median(values)
+            found = comparison.row(classes, 3 if classes > 10**5 else 7)
+            for head, (own, _) in found.items():
+                times.setdefault(head, {})[classes] = 1e3 * statistics.median(own)
+            codes = [seconds for _, beside in found.values() for seconds in beside]
             against = [
-                f"{statistics.median(ratios(found[other], found[CODES])):,.0f}x" if other in found else ""
+                f"{statistics.median(ratios(*found[other])):,.0f}x" if other in found else "left out"
                 for other in (FULL, PARTIAL)
             ]
-            return [f"{classes:,}", *(median_ms(found[n]) if n in found else "" for n in heads), *against]
+            shown = [median_ms(found[n][0]) if n in found else "left out" for n in heads]
+            return [f"{classes:,}", *shown, median_ms(codes), *against]
 
-        titles = ["identities", *(f"{n}, ms" for n in heads), "full / codes", "Partial FC / codes"]
+        titles = ["identities", *(f"{n}, ms" for n in (*heads, CODES)), "full / codes", "Partial FC / codes"]
         table(titles, map(row, sizes))
-        every = [*sizes, *larger]
         grown = growth(folder, every, 15)
         times[CODES] = {c: 1e3 * statistics.median(values) for c, values in grown.items()}
         for head in (FULL, PARTIAL, CODES):
@@ -299,6 +356,8 @@ def main() -> None:
                 for c in every
             ],
         )
+    for line in comparison.left_out:
+        print(f"Left out: {line}.")
     if arguments.plot:
         plot(arguments.plot, times, held)
 

@@ -70,6 +70,16 @@ def test_every_method_trains_with_every_head_that_reads_in_the_loader(
         assert output.state.stats.extra_probability is not None
 
 
+@pytest.mark.parametrize("names", [("GIF", "TopoFR"), ("TopoFR", "GIF")], ids="+".join)
+def test_the_order_of_methods_that_look_at_gradients_does_not_matter(
+    names: tuple[str, ...], codes: CodesOf
+) -> None:
+    built, methods = make("IdentityCode", names, codes)
+    step(methods, built, number=0)  # TopoFR measures
+    lengths = {k: v for method in methods for k, v in method.log_values().items() if k.startswith("gradient")}
+    assert all(lengths[f"gradient_{term}"] > 0 for term in ("regression", "softmax", "rest"))
+
+
 @pytest.mark.parametrize("head", ["IdentityCode", "Composed"])
 def test_aligning_is_refused_where_there_are_no_class_centers(head: str, codes: CodesOf) -> None:
     built, _ = make(head, (), codes)
@@ -79,3 +89,15 @@ def test_aligning_is_refused_where_there_are_no_class_centers(head: str, codes: 
     )
     with pytest.raises(UserError, match="no class centers"):
         build(Component(class_path="JLCC"), "methods.0", facts)
+
+
+def test_aligning_moves_the_centers_of_a_sampled_head(codes: CodesOf) -> None:
+    built, _ = make("PartialFC", (), codes)
+    facts = dataclasses.replace(FACTS, margin_room=built.margin_room, has_class_centers=True)
+    jlcc = build(Component(class_path="JLCC"), "methods.0", facts)
+    for number in (0, 40):
+        output, _ = step([jlcc], built, number=number)
+    assert output.terms["JLCC/align"].isfinite()
+    weight = built.classes.weight
+    assert weight.grad is not None
+    assert weight.grad.isfinite().all()

@@ -8,15 +8,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from topoface.codes.encoders import encoder_digest, open_image_encoder
+from topoface.codes.encoders import STORED, encoder_digest, open_image_encoder
 from topoface.codes.encoding import class_sums
 from topoface.codes.folder import check_absent
+from topoface.codes.names import encoded, origin
 from topoface.codes.potential import Step, spread_out
-from topoface.codes.shape import choose_reed_solomon, choose_shape, parse_shape, shortest
+from topoface.codes.shape import choose_reed_solomon, choose_shape, message_length, parse_shape
 from topoface.codes.space import measure_space
 from topoface.codes.statistics import ClassSums, analyse, wiener
-from topoface.codes.table import CodeTable, encoded, write_table
-from topoface.codes.tokenise import KINDS, Kind, tokenise
+from topoface.codes.table import CodeTable, write_table
+from topoface.codes.tokenise import COUNTED, KINDS, Kind, counted_codes, tokenise
 from topoface.codes.vectors import check_alpha, random_vectors, whitening
 from topoface.data.source import Source
 from topoface.errors import UserError, require
@@ -97,12 +98,15 @@ def build(source: Source, out: Path, settings: BuildSettings, show: Show = lambd
     """
     settings.check()
     check_absent(out)
-    if settings.shape is not None:
-        parse_shape(settings.shape, source.identities)  # its mistakes are told before the images are read
-    names = encoded(source.names)
-    order = np.argsort(names, kind="stable")
+    _check_early(source, settings)
+    names = source.names  # once: a source may make them anew each time
+    order = np.argsort(encoded(names), kind="stable")
     arrays: dict[str, NDArray[Any]] = {}
-    facts: dict[str, Any] = {"source": source.uri, "fingerprint": source.fingerprint(), **asdict(settings)}
+    facts: dict[str, Any] = {
+        "source": source.uri,
+        "fingerprint": origin(source).fingerprint(),
+        **asdict(settings),
+    }
     if settings.encoder == RANDOM:
         dimension = settings.dimension or 512
         vectors = random_vectors(len(order), dimension, settings.seed)
@@ -112,7 +116,7 @@ def build(source: Source, out: Path, settings: BuildSettings, show: Show = lambd
         dimension = settings.dimension or seen.sums.shape[1]
         vectors, arrays, more = code_vectors(seen, order, settings, dimension, source.uri, show)
         facts |= more
-    alphabets, message = _shape(settings, len(order), dimension)
+    alphabets = _shape(settings, len(order), dimension)
     made = tokenise(
         vectors,
         alphabets,
@@ -120,10 +124,12 @@ def build(source: Source, out: Path, settings: BuildSettings, show: Show = lambd
         seed=settings.seed,
         progress=lambda done, total: show("levels", done, total),
     )
-    facts |= {"dimension": dimension, "message": message, "space": measure_space(vectors)._asdict()}
+    facts |= {"dimension": dimension, "space": measure_space(vectors)._asdict()}
+    if settings.kind == "rs":
+        facts["message"] = message_length(alphabets, len(order))
     if made.books is not None:
         facts["explained"] = _explained(vectors, made.codes, made.books, alphabets)
-    uids = [source.names[int(row)] for row in order]
+    uids = [names[int(row)] for row in order]
     return write_table(
         out,
         codes=made.codes,
@@ -142,13 +148,9 @@ def code_vectors(
     """Code vectors ``[C, D]`` in the order given, the arrays that make those of new identities, and facts.
 
     Raises:
-        UserError: an identity has no image, alpha is refused, or nothing can be said of rare identities.
+        UserError: alpha is refused, or nothing can be said of rare identities.
     """
-    counts, means = seen.counts[order], seen.means[order]
-    if not counts.all():
-        raise UserError(
-            f"identity {int(order[counts.argmin()])} has no image", where, "remove it, or give it one"
-        )
+    counts, means = seen.counts[order], seen.means(order)
     check_alpha(settings.alpha, len(means), min(dimension, means.shape[1]))
     variances = analyse(seen)
     weights, arrays = None, {}
@@ -197,21 +199,33 @@ def read_classes(
         open_image_encoder(encoder, fingerprint=source.fingerprint()),
         max_images=settings.max_images,
         only=only,
+        looks=not encoder.endswith(STORED),
         seed=settings.seed,
         where=encoder,
         progress=lambda done, total: show("images", done, total),
     )
 
 
-def _shape(settings: BuildSettings, identities: int, dimension: int) -> tuple[tuple[int, ...], int]:
-    """Alphabets, and how many of their tokens tell identities apart in ``rs`` codes."""
+def _check_early(source: Source, settings: BuildSettings) -> None:
+    """Tell mistakes before the images are read, which may take hours."""
+    dimension = settings.dimension or 2
+    check_alpha(settings.alpha, source.identities, dimension)
+    alphabets = _shape(settings, source.identities, dimension)
+    if settings.kind in COUNTED:
+        message = message_length(alphabets, source.identities)
+        counted_codes(np.arange(0), alphabets, kind=settings.kind, seed=0, message=message)
+    counts = np.bincount(source.labels, minlength=source.identities)
+    if not counts.all():
+        name = source.names[int(counts.argmin())]
+        raise UserError(f"identity {name!r} has no image", source.uri, "remove it, or give it one")
+
+
+def _shape(settings: BuildSettings, identities: int, dimension: int) -> tuple[int, ...]:
     if settings.shape is not None:
-        alphabets = parse_shape(settings.shape, identities)
-        return alphabets, shortest(max(alphabets[0], 2), identities)
+        return parse_shape(settings.shape, identities)
     if settings.kind == "rs":
         return choose_reed_solomon(identities, dimension)
-    alphabets = choose_shape(identities, dimension)
-    return alphabets, len(alphabets)
+    return choose_shape(identities, dimension)
 
 
 def _explained(

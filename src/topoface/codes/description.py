@@ -39,13 +39,10 @@ def describe(table: CodeTable) -> list[tuple[str, str]]:
         ),
     ]
     if table.vectors is not None:
-        treated = "centered" if meta.get("alpha") == 0 else f"alpha {meta.get('alpha')}"
-        lines.append(
-            (
-                "code vectors",
-                f"{table.vectors.shape[1]} dimensions, {treated}, from {meta.get('encoder', 'unknown')}",
-            )
-        )
+        encoder, alpha = meta.get("encoder", "unknown"), meta.get("alpha")
+        treated = {None: "not centered", 0: "centered"}.get(alpha, f"alpha {alpha}")
+        made = "drawn at random" if encoder == "random" else f"{treated}, from {encoder}"
+        lines.append(("code vectors", f"{table.vectors.shape[1]} dimensions, {made}"))
     if "space" in meta:
         space = meta["space"]
         lines.append(

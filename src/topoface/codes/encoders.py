@@ -10,6 +10,8 @@ from torch import Tensor
 from topoface.errors import UserError, missing_extra
 from topoface.models.encoder import Encode, open_encoder
 
+STORED = ".safetensors"
+"""How the name of a file ends that ``topoface embed`` wrote: an encoder that looks at no image again."""
 _CLIP_SIZE = 224
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_SCALE = (0.26862954, 0.26130258, 0.27577711)

@@ -23,6 +23,7 @@ def class_sums(
     *,
     max_images: int | None,
     only: NDArray[np.bool_] | None = None,
+    looks: bool = True,
     seed: int,
     where: str,
     progress: Callable[[int, int], None] | None = None,
@@ -34,6 +35,7 @@ def class_sums(
         encode: the frozen encoder.
         max_images: of one identity, drawn by its name: the error of a mean falls with 1/n, the cost grows with n. None takes all.
         only: ``[identities]``, labels to look at; None looks at all.
+        looks: whether the encoder looks at the images: what is stored goes by their positions, and none is read.
         seed: of that choice.
         where: names the encoder, for the message.
         progress: called with images done and in all.
@@ -45,7 +47,7 @@ def class_sums(
     chosen = _chosen(source, labels, max_images, seed)
     positions = np.flatnonzero(chosen if only is None else chosen & only[labels])
     found: ClassSums | None = None
-    for places, rows in _encoded(source, encode, positions):
+    for places, rows in _encoded(source, encode, positions, looks):
         found = found or ClassSums.empty(source.identities, rows.shape[1])
         broken = np.flatnonzero(~(np.linalg.norm(rows, axis=1) > 0.5))  # no direction: zero, or not finite
         if len(broken):
@@ -69,24 +71,27 @@ def _chosen(
     counts = np.bincount(labels, minlength=source.identities)
     order = np.argsort(labels, kind="stable")
     ends = np.cumsum(counts)
+    names = source.names  # once: a source may make them anew each time
     for label in np.flatnonzero(counts > max_images):
         own = order[ends[label] - counts[label] : ends[label]]
-        key = int.from_bytes(
-            hashlib.sha256(source.names[int(label)].encode("utf-8", "surrogateescape")).digest()[:8]
-        )
+        name = names[int(label)].encode("utf-8", "surrogateescape")
+        key = int.from_bytes(hashlib.sha256(name).digest()[:8])
         chosen[generator(seed, "code images", key).permutation(own)[max_images:]] = False
     return chosen
 
 
 def _encoded(
-    source: Source, encode: Encode, positions: NDArray[np.int64]
+    source: Source, encode: Encode, positions: NDArray[np.int64], looks: bool
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    faces = np.empty((_BATCH, *FACE_SHAPE), np.uint8)
+    faces = np.empty((_BATCH if looks else 0, *FACE_SHAPE), np.uint8)
     for start in range(0, len(positions), _BATCH):
         places = positions[start : start + _BATCH]
-        for row, place in enumerate(places):
-            source.read_into(int(place), faces[row])
+        if looks:
+            for row, place in enumerate(places):
+                source.read_into(int(place), faces[row])
         images = torch.from_numpy(faces[: len(places)]).permute(0, 3, 1, 2)
         indices = torch.from_numpy(places)
-        rows = encode(images, indices) + encode(images.flip(3), indices)
+        rows = encode(images, indices)
+        if looks:
+            rows = rows + encode(images.flip(3), indices)
         yield places, torch.nn.functional.normalize(rows).numpy()

@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topoface.codes.build import RANDOM, BuildSettings, Show, read_classes
-from topoface.codes.encoders import encoder_digest
+from topoface.codes.encoders import STORED, encoder_digest
 from topoface.codes.folder import check_absent
 from topoface.codes.insertion import codes_for
+from topoface.codes.names import encoded, numbered, origin
+from topoface.codes.space import measure_space
 from topoface.codes.statistics import Shrinkage
-from topoface.codes.table import CodeTable, encoded, write_table
+from topoface.codes.table import CodeTable, write_table
 from topoface.codes.vectors import Transform, random_vectors
 from topoface.data.source import Source
 from topoface.errors import UserError
@@ -36,34 +38,46 @@ def extend(
         show: told of progress.
 
     Raises:
-        UserError: there is nobody new, no room, or no encoder or another one.
+        UserError: there is nobody new, no room, no encoder or another one, or names are but numbers.
     """
     check_absent(out)
+    names = source.names  # once: a source may make them anew each time
+    if numbered(origin(source).names):
+        raise UserError(
+            "names its identities by number alone, which says nothing of who they are",
+            source.uri,
+            "put each person's images into a folder of that name, or build codes from all faces anew",
+        )
     known = set(table.uids)
-    new = np.array([name not in known for name in source.names])
+    new = np.array([name not in known for name in names])
     if not new.any():
         raise UserError(f"has no identity that {table.path} lacks", source.uri, "there is nothing to insert")
     labels = np.flatnonzero(new)
-    labels = labels[np.argsort(encoded([source.names[int(label)] for label in labels]), kind="stable")]
+    labels = labels[np.argsort(encoded([names[int(label)] for label in labels]), kind="stable")]
     vectors, counts = _vectors(table, source, labels, new, encoder, show)
     codes = codes_for(table, vectors, progress=lambda done, total: show("identities", done, total))
     arrays: dict[str, NDArray[Any]] = {
         name: table.folder.array(name) for name in _KEPT if name in table.folder
     }
-    uids = [*table.uids, *(source.names[int(label)] for label in labels)]
+    uids = [*table.uids, *(names[int(label)] for label in labels)]
     order = np.argsort(encoded(uids), kind="stable")
     if "images" in table.folder:
         arrays["images"] = np.concatenate([table.folder.array("images"), counts])[order]
     old = table.unit_vectors(np.arange(table.num_identities))
+    whole = np.concatenate([old, vectors])[order]
+    facts = {name: value for name, value in table.meta.items() if name != "explained"}  # of the old ones
+    facts |= {"space": measure_space(whole)._asdict(), "inserted": len(labels), "inserted_from": source.uri}
+    if "images" in facts:
+        facts["images"] += int(counts.sum())
     return write_table(
         out,
         codes=np.concatenate([table.codes, codes])[order],
         alphabets=table.alphabets,
         uids=[uids[row] for row in order],
-        vectors=np.concatenate([old, vectors])[order],
+        vectors=whole,
         books=table.books,
         arrays=arrays,
-        meta={**table.meta, "extends": table.digest, "inserted": len(labels), "inserted_from": source.uri},
+        meta={**facts, "extends": table.digest},
     )
 
 
@@ -84,10 +98,10 @@ def _vectors(
         total = table.num_identities + len(labels)
         vectors = random_vectors(total, int(table.meta["dimension"]), settings.seed)[table.num_identities :]
         return vectors, np.bincount(source.labels, minlength=source.identities)[labels]
-    if not encoder.endswith(".safetensors") and encoder_digest(encoder) != table.meta["encoder_sha256"]:
+    if not encoder.endswith(STORED) and encoder_digest(encoder) != table.meta["encoder_sha256"]:
         raise UserError(f"is not the encoder that {table.path} was made with", encoder, "give that one")
     seen = read_classes(source, settings, show, encoder=encoder, only=new)
-    means, counts = seen.means[labels], seen.counts[labels]
+    means, counts = seen.means(labels), seen.counts[labels]
     if not counts.all():
         name = source.names[int(labels[counts.argmin()])]
         raise UserError(f"identity {name!r} has no image", source.uri, "remove it, or give it one")

@@ -65,13 +65,19 @@ class Folder:
 
 
 def check_absent(path: Path) -> None:
-    """Refuse a folder that exists, before anything is made for it.
+    """Refuse a folder that exists, or cannot be made, before hours are spent on what is to lie in it.
 
     Raises:
-        UserError: it does.
+        UserError: it does, or cannot.
     """
     if path.exists():
         raise UserError("exists already", str(path), "name a new folder: a run may use the codes in this one")
+    above = next(place for place in path.absolute().parents if place.exists())
+    try:
+        with tempfile.TemporaryFile(dir=above):
+            pass
+    except OSError as error:
+        raise _unwritable(error, path) from error
 
 
 def write_folder(path: Path, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> None:
@@ -91,8 +97,7 @@ def write_folder(path: Path, arrays: Mapping[str, NDArray[Any]], facts: Mapping[
         write_text(partial / META, json.dumps(meta, indent=1))
         partial.rename(path)
     except OSError as error:
-        reason = f"cannot be written ({error.strerror})"
-        raise UserError(reason, str(path), "make room, check the rights, or name another place") from error
+        raise _unwritable(error, path) from error
     finally:
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
@@ -128,6 +133,11 @@ def open_folder(path: Path) -> Folder:
             found = "is missing" if there is None else f"has {there:,} bytes instead of {size:,}"
             raise UserError(found, str(path / name), REMEDY)
     return Folder(path=path, files=files, digest=digest, facts=meta)
+
+
+def _unwritable(error: OSError, path: Path) -> UserError:
+    reason = f"cannot be written ({error.strerror})"
+    return UserError(reason, str(path), "make room, check the rights, or name another place")
 
 
 def _write_array(file: Path, array: NDArray[Any]) -> dict[str, Any]:

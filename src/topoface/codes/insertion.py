@@ -42,9 +42,9 @@ def codes_for(
     """
     total = table.num_identities + len(vectors)
     kind, seed = table.meta.get("kind", "arbitrary"), int(table.meta.get("seed", 0))
-    message = int(table.meta.get("message", table.length))
-    most = math.prod(table.alphabets)
+    message, most = 1, math.prod(table.alphabets)
     if kind == "rs":
+        message = int(table.meta["message"])
         most = table.alphabets[0] ** message
     if total > most:
         what = f"code space is full: {total:,} identities for {most:,} codes"

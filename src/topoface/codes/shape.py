@@ -72,14 +72,19 @@ def choose_shape(identities: int, dimension: int) -> tuple[int, ...]:
     return min(shapes, key=lambda shape: (sum(shape), len(shape)))
 
 
-def choose_reed_solomon(identities: int, dimension: int) -> tuple[tuple[int, ...], int]:
-    """Alphabets and message length: the least primes up to 257 with room, and a length that spans D where the prime allows it."""
+def choose_reed_solomon(identities: int, dimension: int) -> tuple[int, ...]:
+    """Alphabets: the least prime up to 257 with room, and a length that spans D where the prime allows it."""
     message = 2
     while (q := next_prime(_root(math.ceil(ROOM * identities), message))) > MOST_CHOSEN + 1:
         message += 1
     most = max(length for length in range(1, q + 1) if q**length < MOST_CODES)
     length = min(max(math.ceil(dimension / max(q - 1, 1)), message + 1), most)
-    return (q,) * length, message
+    return (q,) * length
+
+
+def message_length(alphabets: tuple[int, ...], identities: int) -> int:
+    """Tokens of ``rs`` codes that tell so many identities apart."""
+    return shortest(max(alphabets[0], 2), identities)
 
 
 def shortest(k: int, identities: int) -> int:

@@ -4,6 +4,7 @@ Sections 3.1 and 3.2 of our reading of GIF. Sums are float64, so that shards and
 """
 
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 MOST_IN_MEMORY = 4 * 2**30  # bytes of sums; more of them live in a temporary file
+BLOCK = 65536  # rows worked on at a time: there may be millions
 _RIDGE = 1e-6  # of the mean noise, added to every direction: with few second images some have no noise that could be seen
 
 
@@ -55,11 +57,17 @@ class ClassSums:
         self.counts[:] += other.counts
         self.products[:] += other.products
 
-    @property
-    def means(self) -> Floats:
-        """``[C, d]``; 0 where nothing was seen."""
-        means: Floats = self.sums / np.maximum(self.counts, 1)[:, None]
+    def means(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
+        """``[n, d]`` of the identities ``[n]``; 0 where nothing was seen."""
+        means = np.empty((len(rows), self.sums.shape[1]), np.float32)
+        for part in blocks(len(rows)):
+            means[part] = self.sums[rows[part]] / np.maximum(self.counts[rows[part]], 1)[:, None]
         return means
+
+
+def blocks(count: int) -> Iterator[slice]:
+    """So many rows in parts that fit beside a large array."""
+    return (slice(start, start + BLOCK) for start in range(0, count, BLOCK))
 
 
 class Variances(NamedTuple):
@@ -109,10 +117,13 @@ class Shrinkage:
     inverse: Floats
     gain: Floats
 
-    def __call__(self, means: NDArray[np.floating], counts: NDArray[np.int64]) -> Floats:
+    def __call__(self, means: NDArray[np.floating], counts: NDArray[np.int64]) -> NDArray[np.floating]:
         """Means ``[n, d]`` of ``counts`` rows each, shrunk to the center: y_k g_k / (g_k + 1/n) in every direction k."""
-        trust = self.gain / (self.gain + 1 / np.maximum(counts, 1)[:, None])
-        shrunk: Floats = self.center + ((means - self.center) @ self.inverse.T * trust) @ self.basis.T
+        shrunk = np.empty_like(means)
+        for part in blocks(len(means)):
+            trust = self.gain / (self.gain + 1 / np.maximum(counts[part], 1)[:, None])
+            along = (means[part] - self.center) @ self.inverse.T
+            shrunk[part] = self.center + (along * trust) @ self.basis.T
         return shrunk
 
 
@@ -136,14 +147,15 @@ def wiener(seen: ClassSums) -> Shrinkage | None:
 
 def _spreads(seen: ClassSums) -> tuple[Floats, Floats, float, Floats] | None:
     """Mean squares within and between classes as ``[d, d]``, n0, and the mean of all rows."""
-    present = seen.counts > 0
-    counts = seen.counts[present].astype(np.float64)
+    counts = seen.counts[seen.counts > 0].astype(np.float64)
     total, classes = counts.sum(), len(counts)
     if classes < 2 or total == classes:
         return None
-    sums = seen.sums[present]
-    center = sums.sum(0) / total
-    explained = sums.T @ (sums / counts[:, None])  # sum over classes of n M M^T
+    center = seen.sums.sum(0) / total
+    explained = np.zeros_like(seen.products)  # sum over classes of n M M^T
+    for part in blocks(len(seen.sums)):
+        sums = seen.sums[part]
+        explained += sums.T @ (sums / np.maximum(seen.counts[part], 1)[:, None])
     within = (seen.products - explained) / (total - classes)
     between = (explained - total * np.outer(center, center)) / (classes - 1)
     size = float((total - (counts**2).sum() / total) / (classes - 1))

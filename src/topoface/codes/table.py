@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topoface.codes.folder import META, REMEDY, Folder, open_folder, write_folder
+from topoface.codes.names import encoded
 from topoface.codes.packing import Tokens, check_alphabets, pack, token_type
 from topoface.errors import UserError
 
@@ -218,12 +219,6 @@ def open_table(path: Path | str) -> CodeTable:
     if table.codes.shape != (identities, len(alphabets)) or shapes != [(identities,)] * 3:
         raise UserError("does not describe the arrays beside it", f"{path}/{META}", REMEDY)
     return table
-
-
-def encoded(names: Sequence[str]) -> NDArray[np.bytes_]:
-    """Uids as bytes of one width ``[n]``, whose order is the bytewise one."""
-    stored: NDArray[np.bytes_] = np.array([name.encode("utf-8", "surrogateescape") for name in names], "S")
-    return stored
 
 
 def _sorted_codes(

@@ -10,7 +10,7 @@ from topoface.codes.arithmetic import numeric_codes, random_codes, reed_solomon_
 from topoface.codes.clustering import Rows
 from topoface.codes.nodes import Progress
 from topoface.codes.residual import build_residual, fit_books
-from topoface.codes.shape import check_room, shortest
+from topoface.codes.shape import check_room, message_length
 from topoface.codes.tree import build_tree
 from topoface.errors import UserError
 from topoface.functional.draws import generator
@@ -57,10 +57,9 @@ def tokenise(
     identities = len(vectors)
     alphabets = check_room(tuple(alphabets), identities, f"{kind} codes")
     if kind in COUNTED:
-        message = shortest(alphabets[0], identities)
-        return Tokenised(
-            counted_codes(np.arange(identities), alphabets, kind=kind, seed=seed, message=message), None
-        )
+        rows = np.arange(identities)
+        message = message_length(alphabets, identities)
+        return Tokenised(counted_codes(rows, alphabets, kind=kind, seed=seed, message=message), None)
     if kind == "rq":
         codes = build_residual(vectors, alphabets, seed=seed, progress=progress)
     else:

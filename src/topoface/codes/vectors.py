@@ -5,12 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from topoface.codes.statistics import Floats
+from topoface.codes.statistics import Floats, blocks
 from topoface.errors import UserError
 from topoface.functional.draws import generator
 
 EPSILON = 1e-6
-_BLOCK = 65536  # rows that are turned at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +27,7 @@ class Transform:
     def __call__(self, rows: NDArray[np.floating]) -> NDArray[np.float32]:
         """Unit code vectors float32 ``[n, D]`` of rows ``[n, d]``; a row of zeros where a row is the center."""
         made = np.empty((len(rows), self.matrix.shape[1]), np.float32)
-        for start in range(0, len(rows), _BLOCK):
-            part = slice(start, start + _BLOCK)
+        for part in blocks(len(rows)):
             made[part] = unit((rows[part] - self.center) @ self.matrix)
         return made
 
@@ -78,9 +76,13 @@ def whitening(
     """
     count, d = means.shape
     share = np.full(count, 1 / count) if weights is None else weights / weights.sum()
-    center = share @ means
-    centered = means - center
-    spectrum, axes = np.linalg.eigh((centered * share[:, None]).T @ centered)
+    center, covariance = np.zeros(d), np.zeros((d, d))
+    for part in blocks(count):
+        center += share[part] @ means[part].astype(np.float64)
+    for part in blocks(count):
+        centered = means[part] - center
+        covariance += (centered * share[part, None]).T @ centered
+    spectrum, axes = np.linalg.eigh(covariance)
     spectrum, axes = spectrum[::-1].clip(min=0), axes[:, ::-1]
     scales = (spectrum + epsilon * spectrum[0]) ** (-(alpha or 0) / 2)
     if d > dimension:

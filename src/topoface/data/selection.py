@@ -42,7 +42,8 @@ class Selection(Source):
         number[kept] = np.arange(len(kept))
         self._positions = np.flatnonzero(number[source.labels] >= 0)
         self._labels = number[source.labels[self._positions]].astype(np.int64)
-        self._names = [source.names[int(label)] for label in kept]
+        names = source.names
+        self._names = [names[int(label)] for label in kept]
 
     @property
     def identities(self) -> int:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from topoface.codes.names import Named
 from topoface.data.batch import Batch
 from topoface.errors import UserError, require
 from topoface.functional import margin as margins
@@ -32,7 +33,7 @@ from topoface.functional.identity_codes import (
 from topoface.functional.prefix_tree import NextToken, independent
 from topoface.functional.softmax import negative_log_likelihood
 from topoface.heads.head import MARGIN_STATISTICS, ClassStatistics, StatisticsRequest
-from topoface.heads.label_codes import Identities, LabelCodes, Named
+from topoface.heads.label_codes import Identities, LabelCodes
 
 
 class IdentityCode(nn.Module):

@@ -2,31 +2,18 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from topoface.codes.names import Named, numbered, origin
 from topoface.codes.table import open_table
 from topoface.errors import UserError
 from topoface.functional.collectives import gather_rows
 
 AT_ONCE = 2**16  # names looked up
-
-
-class Named(Protocol):
-    """A source of faces, as far as codes need it."""
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Name of the identity of each label."""
-        ...
-
-    def fingerprint(self) -> str:
-        """Changes when the faces do."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,9 +106,9 @@ class LabelCodes(nn.Module):
         Raises:
             UserError: one of them is not in the table, or they are plain numbers and the table was built from other faces.
         """
-        names = source.names
+        names, first = source.names, origin(source)
         made_from = self.table.meta.get("fingerprint")
-        if made_from and names[0].isdecimal() and source.fingerprint() != made_from:
+        if made_from and numbered(first.names) and first.fingerprint() != made_from:
             raise UserError(
                 f"{self.table.path} was built from other faces, and these name their identities by number alone",
                 "table",

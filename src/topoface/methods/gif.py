@@ -11,11 +11,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from topoface.codes.names import Named
 from topoface.data.batch import Batch
 from topoface.functional.directions import unit_rows
 from topoface.functional.identity_codes import regression_loss
 from topoface.heads.composed import Composed
-from topoface.heads.label_codes import LabelCodes, Named
+from topoface.heads.label_codes import LabelCodes
 from topoface.methods.gif_settings import PRESETS, Regression, VectorSoftmax
 from topoface.methods.method import Method, RunFacts, StepState
 
@@ -108,6 +109,8 @@ class GIF(Method):
 
     def _measure(self, gradient: Tensor) -> None:
         """Once the whole gradient at the embeddings is there: the length of each term's, and of everything else."""
+        if not self._seen:
+            return  # TopoFR looks at the gradient of some terms first, without these
         rest = gradient - torch.stack(list(self._seen.values())).sum(0)
         parts = {**self._seen, "rest": rest}
         self._lengths = {f"gradient_{name}": part.norm() for name, part in parts.items()}

@@ -1,5 +1,9 @@
 """Trees and residual codes: unique and balanced whatever comes in, the same every time, exact where they can be (oracles 8 to 10)."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -52,6 +56,12 @@ def test_ragged_alphabets_are_filled_to_the_last_code(kind: Kind) -> None:
     assert sorted(pack(codes, (3, 5, 4)).tolist()) == list(range(60))
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "rs"])
+def test_a_position_of_one_token_takes_part_like_the_others(kind: Kind) -> None:
+    codes = tokenise(directions(20), (1, 4, 5), kind=kind).codes
+    assert sorted(pack(codes, (1, 4, 5)).tolist()) == list(range(20))
+
+
 @pytest.mark.parametrize("kind", TREES)
 @pytest.mark.parametrize("rows", [np.full((500, 6), 0.4, np.float32), np.zeros((500, 6), np.float32)])
 def test_equal_vectors_get_different_codes(kind: Kind, rows: np.ndarray) -> None:
@@ -71,6 +81,27 @@ def test_the_same_vectors_get_the_same_codes(kind: Kind) -> None:
     one = tokenise(rows, (6, 6, 6, 6), kind=kind, seed=3)
     assert (one.codes == tokenise(rows, (6, 6, 6, 6), kind=kind, seed=3).codes).all()
     assert not (one.codes == tokenise(rows, (6, 6, 6, 6), kind=kind, seed=4).codes).all()
+
+
+def test_threads_do_not_matter() -> None:
+    script = (
+        "import hashlib, numpy as np; from topoface.codes.tokenise import tokenise\n"
+        "rows = np.random.default_rng(0).integers(-4, 5, size=(1500, 64)).astype(np.float32)\n"
+        "for kind in ('aligned', 'rq'):\n"
+        "    codes = tokenise(rows, (12, 12, 12), kind=kind).codes\n"
+        "    print(hashlib.sha256(np.ascontiguousarray(codes, np.int64)).hexdigest())"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for threads in ("1", "2")
+    }
+    assert len(said) == 1
 
 
 def test_points_on_a_line_get_their_binary_digits() -> None:

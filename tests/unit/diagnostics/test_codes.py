@@ -90,6 +90,7 @@ def test_report_is_written_with_faces_and_with_the_centers_of_a_run(
 
 
 def coded_run(folder: Path, **head: Any) -> Path:
+    """A few steps: what is read off an untrained run is as right or wrong as off any."""
     recipe = tiny_recipe(
         data={"train": FACES},
         head={
@@ -97,7 +98,7 @@ def coded_run(folder: Path, **head: Any) -> Path:
             "init_args": {"table": str(folder / "codes"), "scale": 16.0, **head},
         },
         methods=[],
-        training={"steps": 40, "batch_size": 24, "log_every": 20, "checkpoint_every": 100},
+        training={"steps": 4, "batch_size": 12, "log_every": 4, "checkpoint_every": 100},
     )
     train(recipe, run_dir=folder / "run", quiet=True)
     return folder / "run"

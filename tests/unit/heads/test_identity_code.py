@@ -313,20 +313,37 @@ def test_a_recipe_can_give_each_position_its_own_margin_and_scale(tmp_path: Path
 
 
 def test_numbers_name_nobody_in_other_faces(tmp_path: Path) -> None:
-    """Label 7 of one RecordIO file is not label 7 of another; the name of a folder is."""
-    for name, built_from, refused in (
-        ("7", "others", True),
-        ("7", "of the test", False),
-        ("ann", "others", False),
+    """Label 7 of one RecordIO file is not label 7 of another; the name of a folder is, also if it is a number."""
+    for case, names, built_from, refused in (
+        ("numbers", ["0", "1", "2"], "others", True),
+        ("same", ["0", "1", "2"], "of the test", False),
+        ("folders", ["0000045", "0000099", "0000107"], "others", False),
+        ("names", ["ann", "bob", "eve"], "others", False),
     ):
-        folder = tmp_path / f"{name}_{built_from}"
-        write_table(folder, codes=CODES[:1], alphabets=(3, 3), uids=[name], meta={"fingerprint": built_from})
-        head = IdentityCode(4, 1, table=str(folder))
+        folder = tmp_path / case
+        write_table(folder, codes=CODES, alphabets=(3, 3), uids=names, meta={"fingerprint": built_from})
+        head = IdentityCode(4, 3, table=str(folder))
         if refused:
             with pytest.raises(UserError, match="built from other faces"):
-                head.connect(NamedSource([name]))
+                head.connect(NamedSource(names))
         else:
-            head.connect(NamedSource([name]))
+            head.connect(NamedSource(names))
+
+
+def test_part_of_a_source_has_the_codes_of_the_whole(tmp_path: Path) -> None:
+    names = ["0", "1", "2"]
+    part = NamedSource(["0", "2"])
+    part.fingerprint = lambda: "of the part"  # type: ignore[method-assign]
+    for built_from, refused in (("of the test", False), ("others", True)):
+        folder = tmp_path / built_from
+        write_table(folder, codes=CODES, alphabets=(3, 3), uids=names, meta={"fingerprint": built_from})
+        head = IdentityCode(4, 2, table=str(folder))
+        part.source = NamedSource(names)  # type: ignore[attr-defined]
+        if refused:
+            with pytest.raises(UserError, match="built from other faces"):
+                head.connect(part)
+        else:
+            head.connect(part)
 
 
 def test_an_identity_without_a_code_is_named(tmp_path: Path) -> None:

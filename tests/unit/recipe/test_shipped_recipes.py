@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.code_tables import CodesOf
+from tests.code_tables import CodesOf, named_source
 from tests.facts import run_facts
 from topoface.methods import TopoFR
 from topoface.models import build_model
@@ -47,7 +47,7 @@ def test_a_shipped_recipe_loads_builds_and_survives_a_round_trip(
     methods = [build(method, f"methods.{i}", facts) for i, method in enumerate(recipe.methods)]
     for module in (head, *methods):
         if hasattr(module, "connect"):
-            module.connect(codes[0].source)
+            module.connect(codes[0].source if codes else named_source(5))
     stats = head(torch.ones(2, recipe.model.dimension), torch.tensor([0, 4]))
     assert stats.loss.isfinite().all()
     assert len(methods) == len(recipe.methods)

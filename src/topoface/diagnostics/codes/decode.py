@@ -151,9 +151,8 @@ def decoded(run: Run, head: IdentityCode, positions: Integers, width: int) -> De
     """Beam search over images ``[n]`` of the run's source."""
     table = head.codes.table
     tree = PrefixTree.of(torch.from_numpy(table.codes.astype(np.int64)))
-    rows = table.rows_of(
-        [run.source.names[int(label)] for label in np.asarray(run.source.labels)[positions]], "labels"
-    )
+    names = run.source.names
+    rows = table.rows_of([names[label] for label in np.asarray(run.source.labels)[positions]], "labels")
     parts: list[tuple[Tensor, ...]] = []
     with progress_bar("images") as bar:
         task = bar.add_task("decoding", total=len(positions))
