@@ -15,6 +15,7 @@ from topoface.functional.placement import whole
 from topoface.recipe.files import load_recipe
 from topoface.training import run as run_room
 from topoface.training.distributed import process_group, replicate
+from topoface.training.loop import _log_values
 from topoface.training.update import optimizer_step
 
 
@@ -35,20 +36,22 @@ def main(recipe_path: str, out: str, start: str = "0", stop: str = "") -> None:
             assert run.step == int(start)
         last = int(stop) if stop else run.total_steps
         batches = run.loader.batches(run.step, last)
-        lines = []
+        lines, logs = [], []
         while run.step < last:
             update = optimizer_step(run, batches, Path(out).parent)
             run.step += 1
             terms = mean_over_ranks(torch.stack(list(update.terms.values())))
             norms = torch.stack(list(update.norms.values()))
             lines.append([*terms.tolist(), *norms.tolist()])
+            log = _log_values(run, update, 0.0)
+            logs.append({name: value for name, value in log.items() if not isinstance(value, list)})
         batches.close()
         state = run.state_dict()
         parameters = [whole(p.detach()) for p in (*run.model.parameters(), *run.head.parameters())]
         if rank() == 0:
             torch.save(state, saved)
             weights = torch.cat([p.flatten() for p in parameters])
-            Path(out).write_text(json.dumps({"lines": lines, "weights": weights.tolist()}))
+            Path(out).write_text(json.dumps({"lines": lines, "logs": logs, "weights": weights.tolist()}))
 
 
 if __name__ == "__main__":

@@ -74,11 +74,22 @@ def recipe_file(folder: Path, methods: list[dict[str, Any]], **changes: Any) -> 
     recipe = tiny_recipe(
         methods=methods,
         training={"steps": 4, "accumulation": 2, "batch_size": 16, **changes.pop("training", {})},
+        optimizer={"lr": 0.01, **changes.pop("optimizer", {})},
         **changes,
-        optimizer={"lr": 0.01},
     )
     (folder / "recipe.yaml").write_text(dump_recipe(recipe))
     return str(folder / "recipe.yaml")
+
+
+def assert_alike(alone: dict[str, Any], several: dict[str, Any]) -> None:
+    """Losses, gradient norms, final weights, and all figures of the log but lists, which are of one process."""
+    for mine, other in zip(
+        several["lines"], alone["lines"], strict=True
+    ):  # a method may start later than the run
+        np.testing.assert_allclose(mine, other, rtol=1e-9)
+    for mine, other in zip(several["logs"], alone["logs"], strict=True):
+        assert mine == pytest.approx(other, rel=1e-6, abs=1e-7), "the log"
+    np.testing.assert_allclose(several["weights"], alone["weights"], rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.dist
@@ -91,10 +102,7 @@ def test_two_processes_train_as_one_in_float64(name: str, tmp_path: Path) -> Non
         out = tmp_path / f"{processes}.json"
         python(processes, "tests.distributed.steps", recipe, str(out))
         results.append(json.loads(out.read_text()))
-    one, two = results
-    for mine, alone in zip(two["lines"], one["lines"], strict=True):  # a method may start later than the run
-        np.testing.assert_allclose(mine, alone, rtol=1e-9)
-    np.testing.assert_allclose(two["weights"], one["weights"], rtol=1e-8, atol=1e-10)
+    assert_alike(*results)
 
 
 @pytest.mark.dist
@@ -110,3 +118,19 @@ def test_the_same_command_under_torchrun_logs_the_same_losses(tmp_path: Path) ->
     # float32: rounding grows once a tree or a clipped step has turned on it, so the first losses are the tight ones
     assert losses[1][0] == pytest.approx(losses[0][0], rel=1e-5)
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+@pytest.mark.dist
+def test_a_loss_that_breaks_on_one_process_stops_all_and_names_the_whole_batch(tmp_path: Path) -> None:
+    recipe = recipe_file(
+        tmp_path,
+        [],
+        head={"class_path": "tests.distributed.own_heads.Everywhere", "init_args": {"scale": 16.0}},
+    )
+    python(2, "tests.distributed.diverging", recipe, str(tmp_path))
+    said = [(tmp_path / f"said.{process}").read_text() for process in range(2)]
+    assert said[0] == said[1]
+    assert "not finite: class," in said[0]
+    found = json.loads((tmp_path / "divergence.json").read_text())
+    assert len(set(found["indices"])) == 16
+    assert np.isnan(found["values"]["class"])

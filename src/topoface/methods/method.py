@@ -61,7 +61,7 @@ class StepState:
 
     @property
     def class_centers(self) -> Tensor | None:
-        """Learned class centers ``[C, D]`` with their graph, if the head has any."""
+        """Learned class centers with their graph, if the head has any: all ``[C, D]`` or those on this rank, see ``ClassStatistics``."""
         return self.stats.class_centers
 
 

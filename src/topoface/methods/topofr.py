@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from topoface.data.batch import Batch
 from topoface.errors import UserError
 from topoface.functional.alignment import random_trees, structure_loss, structure_report
-from topoface.functional.collectives import gather_rows, mean_over_ranks, own_rows, world_size
+from topoface.functional.collectives import (
+    gather_rows,
+    max_over_ranks,
+    mean_over_ranks,
+    own_rows,
+    world_size,
+)
 from topoface.functional.damage import damage_score
 from topoface.functional.directions import unit_rows
 from topoface.functional.distances import pixel_distances, pixel_squared_distances, squared_distances
@@ -299,6 +305,8 @@ class TopoFR(Method):
         ``tree_overlap`` and ``discrepancy_paired`` are of their directions, whatever the form, so that runs can be compared.
         """
         values: dict[str, Tensor | float] = dict(self._logged)
+        if "omega_max" in self._logged:
+            values["omega_max"] = max_over_ranks(self._logged["omega_max"])
         if self._aligned is not None and len(self._aligned[2]) > 1:
             distances, edges, latents = self._aligned
             raw = structure_report(distances, latents, latent="raw", source_edges=edges)

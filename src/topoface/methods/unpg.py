@@ -14,7 +14,12 @@ from torch import Tensor
 
 from topoface.data.batch import Batch
 from topoface.errors import UserError, require
-from topoface.functional.collectives import gather_for_all, gather_rows, logsumexp_over_ranks, mean_over_ranks
+from topoface.functional.collectives import (
+    gather_for_all,
+    gather_rows,
+    logsumexp_over_ranks,
+    sum_over_ranks,
+)
 from topoface.functional.directions import unit_rows
 from topoface.functional.negatives import (
     PairBatch,
@@ -120,7 +125,7 @@ class UNPG(Method):
             "dropped_above": found.dropped_above,
             "hardest": found.hardest,
             "hardest_kept": found.hardest_kept,
-            "virtual_logit": logit.detach().mean() if logit.dim() else logit.detach(),
+            "virtual_logit": logit.detach(),
         }
         return logit
 
@@ -141,17 +146,21 @@ class UNPG(Method):
     def update(self, states: Sequence[StepState]) -> None:
         """Where no genuine pair was seen yet, a sample's squared cosine to its center stands for one."""
         if self.filter == "positive":
-            stand_in = mean_over_ranks(
-                states[-1].stats.target_cosine.clamp(min=0).square().double().quantile(self.quantile)
-            )
+            cosines = gather_rows(states[-1].stats.target_cosine).clamp(min=0)
+            stand_in = cosines.square().double().quantile(self.quantile)
             self.genuine_fence.copy_(torch.where(self.genuine_fence.isnan(), stand_in, self.genuine_fence))
         probability = states[-1].stats.extra_probability
         if probability is not None:
             self._logged["virtual_probability"] = probability.mean()
 
     def log_values(self) -> Mapping[str, Tensor]:
-        """The virtual class and the filter in the last step; fences that are not there are left out."""
+        """The virtual class and the filter in the last step; what is not there, as a fence, is left out, and on all ranks alike."""
         values = dict(self._logged)
-        if values and self.scope == "batch":
-            values["virtual_logit"] = logsumexp_over_ranks(values["virtual_logit"])
+        logit = values.get("virtual_logit")
+        if logit is not None and self.scope == "batch":
+            values["virtual_logit"] = logsumexp_over_ranks(logit)
+        elif logit is not None:  # mean over the rows that have a pair
+            there = logit.isfinite()
+            total, number = sum_over_ranks(torch.stack([logit.where(there, 0).sum(), there.sum()])).unbind()
+            values["virtual_logit"] = total / number
         return {name: value for name, value in values.items() if bool(value.isfinite())}

@@ -57,10 +57,11 @@ def is_main() -> bool:
 def replicate(module: nn.Module, device: torch.device) -> nn.Module:
     """The module with gradients averaged over the ranks during ``backward``; itself if there are none to average.
 
-    A module with tables that are cut over the ranks sees to their gradients itself; all its parameters must be such tables.
+    A module with tables that are cut over the ranks stays as it is: it sees to the gradients of these itself, and torch's wrapper does
+    not know them. Its other parameters are for :func:`average_gradients`.
     """
     trained = [p for p in module.parameters() if p.requires_grad]
-    if world_size() == 1 or all(is_cut(p) for p in trained):
+    if world_size() == 1 or not trained or any(is_cut(p) for p in trained):
         return module
     return DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
 
@@ -81,9 +82,11 @@ def _nested_no_sync(modules: list[DistributedDataParallel]) -> Iterator[None]:
 
 
 def average_gradients(parameters: list[nn.Parameter]) -> None:
-    """Average the gradients of a few parameters (those of the methods) over the ranks."""
+    """Average the gradients of a few parameters that ``replicate`` did not wrap over the ranks, but for tables that are cut."""
+    if world_size() == 1:
+        return
     for parameter in parameters:
-        if parameter.grad is not None:
+        if parameter.grad is not None and not is_cut(parameter):
             parameter.grad.copy_(mean_over_ranks(parameter.grad))
 
 

@@ -188,8 +188,16 @@ def _restore(run: Run, checkpoint_dir: Path, line: ProgressLine) -> None:
     if state is None:
         line.say(f"no checkpoint in {checkpoint_dir}: starting at step 0")
         return
-    require_same(state["identity"], run.identity(), f"checkpoint of step {state['step']} in {checkpoint_dir}")
-    run.load_state_dict(state)
+    where = f"checkpoint of step {state['step']} in {checkpoint_dir}"
+    require_same(state["identity"], run.identity(), where)
+    try:
+        run.load_state_dict(state)
+    except (LookupError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"does not fit this version of topoface ({' '.join(str(error).split())[:200]})",
+            where,
+            f"go on with the version that saved it ({state['versions']['topoface']}), or train into another --run-dir",
+        ) from error
     line.say(
         f"restored model, head, methods and optimizer of step {run.step}; the order of images continues there"
     )

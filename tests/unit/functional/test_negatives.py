@@ -41,11 +41,11 @@ def pair_batch(x, labels):
     return PairBatch(rows=rows, columns=rows, row_labels=labels, column_labels=labels)
 
 
-def arc_loss(x, w, labels, scale, u, margin=0.5):
+def arc_loss(x, w, labels, scale, u, margin=0.5, weights=1):
     logits = scale * (unit_rows(x) @ unit_rows(w).T)
     cosine = logits.gather(1, labels[:, None])[:, 0] / scale
     target = scale * oracle.arcface(cosine, margin)
-    return negative_log_likelihood(target, rest_of(logits, labels).logsumexp(1), u).mean()
+    return (weights * negative_log_likelihood(target, rest_of(logits, labels).logsumexp(1), u)).mean()
 
 
 def random_batch(n=24, classes=7, width=6, seed=0):
@@ -126,6 +126,14 @@ def test_gradients_of_the_fixture(scale, to_x, to_w, one, road):
     assert float(x.grad.norm()) == pytest.approx(to_x, abs=1e-9)
     assert float(w.grad.norm()) == pytest.approx(to_w, abs=1e-9)
     assert float(x.grad[2, 1]) == pytest.approx(one, abs=1e-9)
+
+
+def test_weights_of_the_rows_leave_the_virtual_class_alone():
+    """Oracle 7."""
+    u = pair_log_mass(pair_batch(X, Y), *whisker_bounds(pair_batch(X, Y), 1.5), 16)
+    weights = torch.tensor([1, 0.5, 2, 1.5, 0.25, 1], dtype=torch.float64)
+    assert float(arc_loss(X, W, Y, 16, u, weights=weights)) == pytest.approx(13.109195925440, abs=1e-10)
+    assert float(arc_loss(X, W, Y, 16, u, weights=3)) == pytest.approx(3 * 12.665497280223, abs=1e-10)
 
 
 def test_without_the_gradient_of_the_pairs_their_push_is_lost():

@@ -21,6 +21,7 @@ from tests.unit.methods.test_jlcc import (
 )
 from topoface.functional.directions import unit_rows
 from topoface.methods.jlcc import JLCC
+from topoface.methods.jlcc_memory import View
 from topoface.methods.jlcc_settings import Aligning, ClusterMargin, Contrast
 
 
@@ -44,6 +45,38 @@ def test_the_level_by_clusters_is_that_of_all_visited_images_at_the_end_of_the_e
     assert torch.equal(
         method._views[0].level.nan_to_num(-1), method.bcubed_level[batch.indices].nan_to_num(-1)
     )
+
+
+def test_after_a_thousand_reassignments_the_levels_are_those_of_a_count_by_hand() -> None:
+    """Oracle 19: nothing is counted up and down, so a count is never off, whatever went before."""
+    method = JLCC(FACTS, margin=ClusterMargin(hard="bcubed"))
+    random = torch.Generator().manual_seed(19)
+    last: dict[int, tuple[int, int]] = {}
+    for number in range(1000):
+        image, label, cluster = (
+            int(torch.randint(most, (), generator=random)) for most in (FACTS.num_images, CLASSES, CLASSES)
+        )
+        label, _ = last.get(image, (label, 0))  # an image keeps its label
+        last[image] = label, cluster
+        one = torch.tensor([0.5])
+        view = View(
+            rows=unit_rows(torch.ones(1, FACTS.embedding_dim)),
+            labels=torch.tensor([label]),
+            indices=torch.tensor([image]),
+            own=one if cluster == label else one - 1,
+            other=one - 0.5,
+            nearest=torch.tensor([cluster]),
+            level=one,
+            shift=one,
+        )
+        method.remember(view, number, guarding=False)
+        if number % 250 == 249:
+            method.regroup()
+            images = sorted(last)
+            labels, clusters = (list(column) for column in zip(*(last[i] for i in images), strict=True))
+            precision, recall = oracle.bcubed(clusters, labels)
+            expected = [1 - 2 * p * r / (p + r) for p, r in zip(precision, recall, strict=True)]
+            assert method.bcubed_level[images].tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_copying_turns_class_centers_at_the_ends_of_epochs_and_leaves_their_lengths() -> None:

@@ -12,7 +12,7 @@ from tests.unit.training.tiny import tiny_recipe
 from topoface.errors import UserError
 from topoface.recipe import Recipe
 from topoface.training import loop, train
-from topoface.training.checkpoint import checkpoints, load_newest
+from topoface.training.checkpoint import checkpoints, load_newest, save_checkpoint
 
 
 def final_state(folder: Path) -> dict[str, Any]:
@@ -164,3 +164,22 @@ def test_a_full_disk_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(UserError, match=r"disk is full.*make room"):
         train(recipe, run_dir=tmp_path / "run", quiet=True)
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+
+
+@pytest.mark.parametrize("part", ["optimizer", "methods"])
+def test_a_checkpoint_of_another_layout_is_refused_in_one_line(part: str, tmp_path: Path) -> None:
+    """As versions save it that group parameters, or name what a method keeps, in another way."""
+    recipe = tiny_recipe(methods=[{"class_path": "UNPG"}])
+    train(recipe, run_dir=tmp_path / "run", quiet=True)
+    state = final_state(tmp_path / "run")
+    if part == "methods":
+        state["methods"]["0.fence"] = state["methods"].pop("0.genuine_fence")
+    else:
+        groups = state["optimizer"]["param_groups"]
+        groups[0]["params"] += groups.pop()["params"]
+    save_checkpoint(tmp_path / "run" / "checkpoints", 9, state, keep_last=1)
+    with pytest.raises(
+        UserError, match=r"does not fit this version.*go on with the version that saved it"
+    ) as caught:
+        train(recipe, run_dir=tmp_path / "run", resume=True, quiet=True)
+    assert "\n" not in str(caught.value)
