@@ -21,7 +21,7 @@ from topoface.heads.head import ClassStatistics
 from topoface.methods.jlcc import JLCC
 from topoface.methods.jlcc_settings import Aligning, ClusterMargin, Contrast
 from topoface.methods.method import StepState
-from topoface.training.distributed import process_group
+from topoface.training.distributed import leave, process_group
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "ours": {},
@@ -114,3 +114,4 @@ def main(out: str, classes: str, sharded: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    leave()

@@ -13,7 +13,7 @@ from topoface.data.batch import Batch
 from topoface.functional.collectives import rank, world_size
 from topoface.functional.draws import SampleDraws
 from topoface.heads import Composed, IdentityCode
-from topoface.training.distributed import average_gradients, process_group
+from topoface.training.distributed import average_gradients, leave, process_group
 
 B, D, C = 12, 16, 40
 HEADS: list[tuple[type[nn.Module], dict[str, Any]]] = [
@@ -70,3 +70,4 @@ def main(table: str, out: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    leave()

@@ -10,7 +10,7 @@ import torch
 from topoface.errors import UserError
 from topoface.functional.collectives import rank, world_size
 from topoface.recipe.files import load_recipe
-from topoface.training.distributed import process_group
+from topoface.training.distributed import leave, process_group
 from topoface.training.run import build_run
 from topoface.training.update import optimizer_step
 
@@ -35,3 +35,4 @@ def main(recipe: str, folder: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    leave()

@@ -13,7 +13,7 @@ from topoface.functional.directions import unit_rows
 from topoface.functional.negatives import PairBatch, pair_log_mass, whisker_bounds
 from topoface.functional.placement import held, is_cut, own_classes, whole
 from topoface.heads import AdaFace, ArcFace, CombinedMargin, CosFace, MagFace, Softmax, StatisticsRequest
-from topoface.training.distributed import process_group
+from topoface.training.distributed import leave, process_group
 
 HEADS: list[tuple[type[Softmax], dict[str, Any]]] = [
     (Softmax, {}),
@@ -112,3 +112,4 @@ def main(out: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    leave()

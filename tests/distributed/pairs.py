@@ -14,7 +14,7 @@ from topoface.functional.draws import SampleDraws
 from topoface.heads.head import ClassStatistics
 from topoface.methods.method import StepState
 from topoface.methods.unpg import UNPG
-from topoface.training.distributed import process_group
+from topoface.training.distributed import leave, process_group
 
 # eight embeddings about one direction and, on the last process, one that is opposite: the whisker drops all pairs of that one
 ANGLES = torch.tensor([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, math.pi + 0.3, 0.8], dtype=torch.float64)
@@ -51,3 +51,4 @@ def main(out: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    leave()

@@ -14,7 +14,7 @@ from topoface.functional.collectives import mean_over_ranks, rank
 from topoface.functional.placement import whole
 from topoface.recipe.files import load_recipe
 from topoface.training import run as run_room
-from topoface.training.distributed import process_group, replicate
+from topoface.training.distributed import leave, process_group, replicate
 from topoface.training.loop import _log_values
 from topoface.training.update import optimizer_step
 
@@ -56,3 +56,4 @@ def main(recipe_path: str, out: str, start: str = "0", stop: str = "") -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    leave()
