@@ -213,3 +213,17 @@ def test_the_default_scale_grows_with_the_alphabet() -> None:
         32,
         32,
     ]
+
+
+def test_a_code_softmax_with_a_virtual_class_gives_the_numbers_of_the_unpg_notes() -> None:
+    """Oracle 21 of UNPG: four positions of three tokens, log-mass 5 of in-batch negatives in the joint denominator."""
+    position, token = torch.arange(4, dtype=torch.float64)[:, None], torch.arange(3, dtype=torch.float64)
+    logits = (3 * torch.sin(1.3 * position + 2.1 * token))[None]
+    tokens = torch.tensor([[2, 0, 1, 1]])
+    target = logits.gather(2, tokens[..., None])[..., 0]
+    log_probability, entropy = log_probability_and_entropy(target, other_tokens(logits, tokens))
+    losses = -log_probability
+    assert losses.sum().item() == pytest.approx(14.305053069420, abs=1e-10)
+    joint = joined_loss(losses, target, torch.tensor(5.0, dtype=torch.float64))
+    assert joint.item() == pytest.approx(14.308253133322, abs=1e-10)
+    assert entropy.sum().item() == pytest.approx(1.311411451525, abs=1e-10)
