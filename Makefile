@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format clean
+.PHONY: demo test check drill format clean
 
 demo: .venv/.demo
 	$(BIN)/topoface demo
@@ -15,6 +15,11 @@ check: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# kills training at random points and compares what it ends with; fewer points: make drill POINTS=10
+POINTS ?= 50
+drill: .venv/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.drill --points $(POINTS)
 
 format: .venv/.dev
 	$(BIN)/ruff format .

@@ -36,6 +36,7 @@ from topoface.codes.folder import write_folder
 from topoface.data.batch import Batch
 from topoface.functional.draws import SampleDraws
 from topoface.heads import CosFace, IdentityCode, PartialFC
+from topoface.recipe import OptimizerConfig
 
 B, D, SCALE, MARGIN, LR, MOMENTUM, DECAY = 128, 512, 64.0, 0.4, 0.1, 0.9, 5e-4
 ALPHABET = 256
@@ -45,7 +46,7 @@ MEMORY = "--memory"
 FULL, PARTIAL, OUR_FULL, OUR_PARTIAL, CODES = (
     "full softmax, obvious",
     "Partial FC 0.1, as released",
-    "CosFace",
+    "CosFace, fused",
     "PartialFC 0.1",
     "IdentityCode",
 )
@@ -155,22 +156,30 @@ def code_table(folder: Path, classes: int) -> Path:
 
 
 def our_step(head: Any) -> Callable[[Item], None]:
-    optimizer = torch.optim.SGD(head.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=DECAY, fused=True)
+    trained = [p for p in head.parameters() if p.requires_grad]
+    settings = {"lr": LR, "momentum": MOMENTUM, "weight_decay": DECAY}
+    optimizer = torch.optim.SGD(trained, fused=True, **settings) if trained else None
+    moves_itself = getattr(head, "sgd", None) is not None
+    if moves_itself:
+        head.adopt(OptimizerConfig(**settings), 1)
 
     def step(item: Item) -> None:
         embeddings, labels, number = item
-        extras = None
-        if hasattr(head, "prepare"):
-            batch = Batch(
-                images=torch.empty(0),
-                labels=labels,
-                indices=labels,
-                draws=SampleDraws(seed=0, step=number, global_size=B, start=0, stop=B),
-            )
-            extras = head.prepare(batch)
-        optimizer.zero_grad()
-        head(embeddings, labels, extras=extras).loss.mean().backward()
-        optimizer.step()
+        batch = Batch(
+            images=torch.empty(0),
+            labels=labels,
+            indices=labels,
+            draws=SampleDraws(seed=0, step=number, global_size=B, start=0, stop=B),
+        )
+        if moves_itself:
+            head.begin_step(LR)
+        if optimizer is not None:
+            optimizer.zero_grad()
+        head(embeddings, labels, extras=head.prepare(batch)).loss.mean().backward()
+        if moves_itself:
+            head.end_step()
+        if optimizer is not None:
+            optimizer.step()
 
     return step
 
@@ -198,7 +207,7 @@ class Comparison:
         if name == PARTIAL:
             return Centers(classes).partial
         if name == OUR_FULL:
-            return our_step(CosFace(D, classes, scale=SCALE, margin=MARGIN))
+            return our_step(CosFace(D, classes, scale=SCALE, margin=MARGIN, fused=True))
         return our_step(PartialFC(D, classes, rate=RATE, scale=SCALE, margin=MARGIN))
 
     def row(self, classes: int, rounds: int) -> dict[str, tuple[list[float], list[float]]]:

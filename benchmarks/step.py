@@ -1,161 +1,189 @@
-"""Time of a training step of each small recipe beside ArcFace's, interleaved in one run; where TopoFR's goes.
+"""Images a second of a whole training step: ArcFace, each method and all of them, where the time goes, and beside arcface_torch.
 
-python benchmarks/step.py [--steps 30] [--threads 1] [--profile] [--data synthetic:?identities=200&images=10]
+    python benchmarks/step.py [--steps 20] [--data URI] [--recipes NAME ...]
+    python benchmarks/step.py --arcface-torch insightface/recognition/arcface_torch
+    python benchmarks/step.py --ranks 2
+
+The steps of all recipes take turns; a ratio is the median over the turns of CPU time beside the first recipe's, the loader's threads included.
+With --arcface-torch its head, margin, loss and network are read from that checkout and run in its loop on its own iresnet18 (a batch of 16), beside our
+recipe of the same network from the same weights, whose first loss must be the same. With --ranks a recipe runs on one process with one thread and on that
+many, by turns, and images are counted by the wall: it wants a quiet machine with a core for each.
 """
 
 import argparse
+import subprocess
+import sys
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from topoface.functional import perturbation
-from topoface.methods import topofr
-from topoface.methods.method import StepState
+from arcface_torch_loop import TheirLoop
+from measuring import machine, table
+from shares import PARTS, Shares, watch_backward
+from topoface.codes.build import BuildSettings, build
+from topoface.data import open_source
+from topoface.data.synthetic import SyntheticSource
+from topoface.functional.allocation import keep_freed_memory
 from topoface.recipe.files import load_recipe
+from topoface.training.distributed import is_main, leave, process_group
 from topoface.training.run import Run, build_run
 from topoface.training.update import optimizer_step
 
-RECIPES = ("arcface_small", "topofr_small", "topofr_small_paper", "topofr_small_release")
-WARMUP = 3  # the first steps fill caches
+RECIPES = ["arcface_small", "topofr_small", "unpg_small", "jlcc_small", "gif_small", "topofr_unpg_jlcc_small"]
+FACES = "synthetic:?identities=100&images=6"
+WARMUP = 2  # the first steps fill caches
+CPU = torch.device("cpu")
 
 
-class Clock:
-    """Time spent in each step in functions that it is put around, without what other such functions take inside them.
+class Steps:
+    """Training steps of a recipe, one a call."""
 
-    It is the time of the thread, which other work on the machine disturbs less.
-    """
+    def __init__(self, name: str, overrides: list[str], total: int, folder: Path) -> None:
+        self.run: Run = build_run(load_recipe(name, [*overrides, f"training.steps={total}"]), CPU)
+        self.run.model.train()
+        if isinstance(self.run.source, SyntheticSource):
+            for i in range(len(self.run.source)):
+                self.run.source[i]  # kept once drawn: the drawing is no part of a step
+        self.batches = self.run.loader.batches(0, total)
+        self.folder = folder
 
-    def __init__(self) -> None:
-        self.steps: list[dict[str, float]] = []
-        self._inner = [0.0]
+    def __call__(self) -> float:
+        """The loss."""
+        update = optimizer_step(self.run, self.batches, self.folder)
+        self.run.step += 1
+        return float(update.terms["class"])
 
-    def around(self, owner: Any, name: str, part: str | Callable[..., str]) -> None:
-        """Replace ``owner.name`` by itself with the clock around it; ``part`` may depend on the arguments."""
-        function = getattr(owner, name)
 
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            self._inner.append(0.0)
-            start = time.thread_time()
-            result = function(*args, **kwargs)
-            spent = time.thread_time() - start
-            inner = self._inner.pop()
-            self._inner[-1] += spent
-            self.steps[-1][part if isinstance(part, str) else part(*args)] += spent - inner
-            return result
+def turns(ways: dict[str, Callable[[], object]], steps: int) -> dict[str, list[float]]:
+    """CPU seconds of each step of each way."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for step in range(steps + WARMUP):
+        for name, way in ways.items():
+            start = time.process_time()
+            way()
+            if step >= WARMUP:
+                times[name].append(time.process_time() - start)
+    return times
 
-        setattr(owner, name, timed)
+
+def methods(recipes: list[str], data: str, steps: int, folder: Path) -> None:
+    """The table of recipes with the shares of their parts."""
+    ways = {}
+    for name in recipes:
+        codes = [make_codes(data, folder)] if name == "gif_small" else []
+        ways[name] = Steps(name, [f"data.train={data}", *codes], steps + WARMUP, folder)
+    shares = [Shares(way.run) for way in ways.values()]
+    work_on = watch_backward(shares)
+
+    def watched(index: int, way: Steps) -> Callable[[], None]:
+        def step() -> None:
+            work_on(index)
+            if way.run.step == WARMUP:
+                shares[index].clear()
+            shares[index].begin_step()
+            way()
+            shares[index].end_step()
+
+        return step
+
+    times = turns({name: watched(i, way) for i, (name, way) in enumerate(ways.items())}, steps)
+    rows = []
+    for name, share in zip(recipes, shares, strict=True):
+        batch = ways[name].run.recipe.training.batch_size
+        whole = sum(share.seconds.values())
+        ratio = median(mine / base for mine, base in zip(times[name], times[recipes[0]], strict=True))
+        parts = [f"{share.seconds[part] / whole:.1%}" for part in PARTS]
+        rows.append([name, f"{batch / median(times[name]):,.0f}", f"{ratio:.3f}", *parts])
+    table(["recipe", "images a CPU second", f"time / {recipes[0]}", *PARTS], rows)
+
+
+def make_codes(data: str, folder: Path) -> str:
+    """Identity codes of the faces; drawn ones: their quality does not change the time of a step."""
+    build(open_source(data), folder / "codes", BuildSettings(encoder="random", dimension=128))
+    return f"head.init_args.table={folder / 'codes'}"
+
+
+def beside_arcface_torch(checkout: Path, data: str, steps: int, folder: Path) -> None:
+    """Ours and theirs from the same weights on the same network."""
+    same = [
+        "model.name=iresnet18",
+        "model.dimension=512",
+        "training.batch_size=16",
+        "optimizer.decay_all=true",
+    ]
+    head = ["head.init_args.scale=64.0", "head.init_args.margin=0.5"]
+    ours = Steps("arcface_small", [f"data.train={data}", *same, *head], steps + WARMUP + 1, folder)
+    theirs = TheirLoop(checkout, ours.run)
+    mine, other = ours(), theirs()
+    if abs(mine - other) > 1e-3 * other:
+        raise SystemExit(f"the first losses differ: {mine:.5f} and {other:.5f}")
+    times = turns({"topoface": ours, "arcface_torch": theirs}, steps)
+    rows = [[name, f"{16 / median(seconds):.2f}"] for name, seconds in times.items()]
+    ratio = median(a / b for a, b in zip(times["arcface_torch"], times["topoface"], strict=True))
+    table(["iresnet18, 112 x 112, batch 16", "images a CPU second"], rows)
+    print(f"\ntheir CPU time / ours: {ratio:.2f}; first losses {mine:.4f} and {other:.4f}")
+
+
+def ranks(count: int, recipe: str, data: str, steps: int) -> None:
+    """One process and several, by turns; each prints its median step."""
+    seconds: dict[int, list[float]] = {1: [], count: []}
+    for _ in range(3):
+        for number in seconds:
+            command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={number}"]
+            mine = [__file__, "--one-rank", "--steps", str(steps), "--data", data, "--recipes", recipe]
+            done = subprocess.run(
+                [sys.executable, *command, *mine], capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                raise SystemExit(done.stderr)
+            seconds[number].append(float(done.stdout.split()[-1]))
+    batch = load_recipe(recipe).training.batch_size
+    rows = [[str(n), f"{1e3 * median(s):.0f}", f"{batch / median(s):,.0f}"] for n, s in seconds.items()]
+    table([f"{recipe}: processes of one thread", "ms a step, wall", "images/s, wall"], rows)
+    print(
+        f"\n{count} processes are {median(a / b for a, b in zip(*seconds.values(), strict=True)):.2f}x as fast as one"
+    )
+
+
+def one_rank(recipe: str, data: str, steps: int, folder: Path) -> None:
+    """What torchrun starts for `ranks`."""
+    with process_group(CPU):
+        way, times = Steps(recipe, [f"data.train={data}"], steps + WARMUP, folder), []
+        for _ in range(steps + WARMUP):
+            start = time.perf_counter()
+            way()
+            times.append(time.perf_counter() - start)
+        if is_main():
+            print(median(times[WARMUP:]))
+    leave()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--data", default="synthetic:?identities=200&images=10")
-    parser.add_argument(
-        "--profile", action="store_true", help="of topofr_small beside arcface_small, by part"
-    )
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    runs = {}
-    for name in RECIPES[:2] if arguments.profile else RECIPES:
-        overrides = [f"data.train={arguments.data}", f"training.steps={arguments.steps + WARMUP}"]
-        runs[name] = build_run(load_recipe(name, overrides), torch.device("cpu"))
-    batch = runs["arcface_small"].recipe.training.batch_size
-    print(f"{arguments.threads} threads, batch {batch}, medians of {arguments.steps} steps")
-    if arguments.profile:
-        profile(runs)
-    else:
-        times = interleaved(runs)
-        for name in runs:
-            ratios = [
-                median(
-                    mine / base for mine, base in zip(times[name][i], times["arcface_small"][i], strict=True)
-                )
-                for i in (0, 1)
-            ]
-            print(
-                f"{name:22s} {1000 * median(times[name][0]):7.1f} ms   x {ratios[0]:.3f}   own thread x {ratios[1]:.3f}"
-            )
-
-
-def interleaved(
-    runs: dict[str, Run], clock: Clock | None = None
-) -> dict[str, tuple[list[float], list[float]]]:
-    """Seconds of each step of each run, the runs taking turns: by the wall, and of the training thread alone."""
-    times: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in runs}
-    batches = {name: run.loader.batches(0, run.total_steps) for name, run in runs.items()}
-    with tempfile.TemporaryDirectory() as folder:
-        for step in range(next(iter(runs.values())).total_steps):
-            for name, run in runs.items():
-                run.model.train()
-                if clock:
-                    clock.steps.append(defaultdict(float))
-                start, own_start = time.perf_counter(), time.thread_time()
-                optimizer_step(run, batches[name], Path(folder))
-                if step >= WARMUP:
-                    times[name][0].append(time.perf_counter() - start)
-                    times[name][1].append(time.thread_time() - own_start)
-                run.step += 1
-    for iterator in batches.values():
-        iterator.close()
-    return times
-
-
-def profile(runs: dict[str, Run]) -> None:
-    """Milliseconds of each part of a step of both runs, and the difference."""
-    clock = Clock()
-    for run in runs.values():
-        clock.around(run.model, "forward", "model: images to input")
-        clock.around(run.model.backbone, "forward", "model: backbone forward")
-        clock.around(run.head, "forward", "head with statistics")
-        clock.around(run.optimizer, "step", "optimizer")
-    clock.around(torch.autograd, "backward", "backward")
-    (method,) = run.methods
-    clock.around(method, "perturb", "RSP: draws, conversion to float")
-    clock.around(perturbation, "_perturb_rows", lambda name, *_: f"RSP: {name}")
-    clock.around(method, "sample_weight", "SDE: rest, log")
-    clock.around(topofr, "fit_mixture", "SDE: mixture fit")
-    clock.around(topofr, "damage_score", "SDE: score")
-    clock.around(method, "penalties", "ISA: rest, log")
-    clock.around(topofr, "structure_loss", "ISA: distances, trees, loss")
-    clock.around(torch.autograd, "grad", "ISA: backward")
-    penalties = method.penalties
-
-    def with_backward(state: StepState) -> Mapping[str, Tensor]:
-        terms: Mapping[str, Tensor] = penalties(state)
-        torch.autograd.grad(torch.stack(list(terms.values())).sum(), state.embeddings, retain_graph=True)
-        return terms
-
-    method.penalties = with_backward
-    interleaved(runs, clock)
-    steps = clock.steps[len(runs) * WARMUP :]
-    plain, ours = (
-        {
-            part: 1000 * median(step[part] for step in steps[first::2])
-            for part in {p for s in steps for p in s}
-        }
-        for first in (0, 1)
-    )
-    whole = sum(plain.values())
-    print(f"{'ms':34s}{'arcface':>9s}{'topofr':>9s}{'more':>9s}")
-    for part in [*sorted(ours), "all"]:
-        base, mine = (sum(x.values()) if part == "all" else x[part] for x in (plain, ours))
-        print(f"{part:34s}{base:9.2f}{mine:9.2f}{mine - base:+9.2f} = {(mine - base) / whole:+.2%}")
-    sample = run.loader.batch(0)
-    (prepare,) = run.loader.prepare
-    seconds = []
-    for _ in range(len(steps) // 2):
-        start = time.thread_time()
-        prepare(sample)
-        seconds.append(time.thread_time() - start)
-    print(f"{'loader: image distances and tree':34s}{0:9.2f}{1000 * median(seconds):9.2f}")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--data", default=FACES)
+    parser.add_argument("--recipes", nargs="+", default=RECIPES)
+    parser.add_argument("--arcface-torch", type=Path, help="folder recognition/arcface_torch of a checkout")
+    parser.add_argument("--ranks", type=int)
+    parser.add_argument("--one-rank", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if given.one_rank:
+            one_rank(given.recipes[0], given.data, given.steps, folder)
+        print(machine("numpy", "numba"))
+        if given.ranks:
+            ranks(given.ranks, given.recipes[0], given.data, given.steps)
+        elif given.arcface_torch:
+            beside_arcface_torch(given.arcface_torch, given.data, given.steps, folder)
+        else:
+            methods(given.recipes, given.data, given.steps, folder)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A few optimizer steps in float64 on any number of processes: python -m tests.distributed.steps RECIPE OUT [START STOP].
 
-With START and STOP only these steps are made, from the state that an earlier call left beside OUT.
+With START and STOP only these steps are made, from the checkpoint that an earlier call left beside OUT.
 """
 
 import json
@@ -16,6 +16,8 @@ from topoface.recipe.files import load_recipe
 from topoface.training import run as run_room
 from topoface.training.distributed import leave, process_group, replicate
 from topoface.training.loop import _log_values
+from topoface.training.saving import Saver
+from topoface.training.state import restore
 from topoface.training.update import optimizer_step
 
 
@@ -24,15 +26,17 @@ def double_replicate(module: nn.Module, device: torch.device) -> nn.Module:
 
 
 def main(recipe_path: str, out: str, start: str = "0", stop: str = "") -> None:
-    saved = Path(out).parent / "state.pt"
     device = torch.device("cpu")
     run_room.replicate = double_replicate  # before the gradients' buckets are laid out
     with process_group(device):
         run = run_room.build_run(load_recipe(recipe_path), device)
         run.methods.double()
         run.model.train()
+        saver = Saver(Path(out).parent / "checkpoints", keep_last=1)
         if int(start):
-            run.load_state_dict(torch.load(saved, weights_only=True))
+            checkpoint = saver.newest(print)
+            assert checkpoint is not None
+            restore(run, checkpoint)
             assert run.step == int(start)
         last = int(stop) if stop else run.total_steps
         batches = run.loader.batches(run.step, last)
@@ -46,10 +50,10 @@ def main(recipe_path: str, out: str, start: str = "0", stop: str = "") -> None:
             log = _log_values(run, update, 0.0)
             logs.append({name: value for name, value in log.items() if not isinstance(value, list)})
         batches.close()
-        state = run.state_dict()
+        saver.save(run)
+        saver.wait()
         parameters = [whole(p.detach()) for p in (*run.model.parameters(), *run.head.parameters())]
         if rank() == 0:
-            torch.save(state, saved)
             weights = torch.cat([p.flatten() for p in parameters])
             Path(out).write_text(json.dumps({"lines": lines, "logs": logs, "weights": weights.tolist()}))
 

@@ -73,3 +73,12 @@ def kfold_accuracy(
         size = sum(w for _, _, f, w in pairs if f == fold)
         accuracies.append(Fraction(right(True, fold, best), size) if size else None)
     return accuracies
+
+
+def min_dcf(
+    scores: Sequence[float], same: Sequence[bool], prior: float, weights: Sequence[int] | None = None
+) -> float:
+    """Lowest expected cost of all thresholds at equal costs, over that of the better of accepting all and none."""
+    points = [rates(scores, same, t, weights) for t in candidate_thresholds(scores)]
+    costs = [prior * (1 - float(tar)) + (1 - prior) * float(far) for far, tar in points]
+    return min(costs) / min(prior, 1 - prior)

@@ -142,11 +142,12 @@ def test_train_passes_on_recipe_folder_and_switches(recipe: Path, monkeypatch: p
     )
     given, options = calls[0]
     assert (given.training.seed, given.optimizer.lr, given.methods[0].class_path) == (3, 0.5, "TopoFR")
-    assert options == {"run_dir": Path("runs/mine"), "resume": False, "quiet": True}
+    usual = {"accept_changes": False, "timeout_s": 600.0}
+    assert options == {"run_dir": Path("runs/mine"), "resume": False, "quiet": True, **usual}
     assert (
         cli.main(["train", "mine.yaml", "--run-dir", "there", "--resume"]) == 130
     )  # stopped by CTRL-C, and saved
-    assert calls[1][1] == {"run_dir": Path("there"), "resume": True, "quiet": False}
+    assert calls[1][1] == {"run_dir": Path("there"), "resume": True, "quiet": False, **usual}
 
 
 def test_what_training_refuses_names_the_file_or_override(

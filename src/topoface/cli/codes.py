@@ -47,6 +47,10 @@ def add(commands: Commands) -> None:
     report.add_argument(
         "--run", dest="run_dir", metavar="RUN", help="compare with the class centers of this run"
     )
+    report.add_argument(
+        "--pairs", metavar="PAIRS", help="judge the table's encoder on these: what evaluation.pairs takes"
+    )
+    report.add_argument("--encoder", metavar="PATH", help="where the table's encoder lies now, for --pairs")
     report.add_argument("--count", type=int, default=6, metavar="K", help="prefixes shown (default 6)")
     report.add_argument(
         "--out", type=Path, default=Path("runs/codes/report"), metavar="DIR", help="default %(default)s"
@@ -62,7 +66,12 @@ def add(commands: Commands) -> None:
         "run_dir", metavar="RUN", help="a run directory with an IdentityCode head and a checkpoint"
     )
     decode.add_argument(
-        "--samples", type=_samples, metavar="N", help="training images: a number, or all (default all)"
+        "--source",
+        metavar="SOURCE",
+        help="other images of the same identities (default: those it was trained on)",
+    )
+    decode.add_argument(
+        "--samples", type=_samples, metavar="N", help="images looked at: a number, or all (default all)"
     )
     decode.add_argument("--width", type=int, default=8, metavar="W", help="of the beam (default 8)")
     decode.add_argument(
@@ -191,6 +200,8 @@ def _report(arguments: argparse.Namespace) -> int:
         arguments.table,
         source=arguments.source,
         run=arguments.run_dir,
+        pairs=arguments.pairs,
+        encoder=arguments.encoder,
         count=arguments.count,
         seed=arguments.seed,
         out=arguments.out,
@@ -204,6 +215,7 @@ def _decode(arguments: argparse.Namespace) -> int:
     import_from_here()
     decode(
         arguments.run_dir,
+        source=arguments.source,
         samples=arguments.samples,
         width=arguments.width,
         count=arguments.count,

@@ -2,29 +2,33 @@
 
 import argparse
 import json
+import math
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from topoface.cli.output import image_progress, print_figures, show_progress
+from topoface.cli.output import image_progress, show_progress
 from topoface.cli.parsing import Commands
 from topoface.errors import UserError, missing_extra
 from topoface.files import write_text
 
 if TYPE_CHECKING:
     import torch
+    from rich.console import Console
 
     from topoface.evaluation import PairProtocol, Verification
     from topoface.evaluation.all_pairs import AllPairs, LabelledSet
     from topoface.evaluation.embedding import Embed
     from topoface.evaluation.features import Features
+    from topoface.evaluation.figures import Figure
     from topoface.evaluation.template_protocol import TemplateProtocol
-    from topoface.evaluation.templates import TemplateVerification
+    from topoface.evaluation.template_results import TemplateVerification
 
+    Protocol = PairProtocol | TemplateProtocol | LabelledSet
     Result = Verification | TemplateVerification | AllPairs
 
 ALL_PAIRS = "all-pairs:"
@@ -51,7 +55,14 @@ def add(commands: Commands) -> None:
         help="what evaluation.pairs takes: a .bin, a manifest, IMAGES::PAIRS; a folder in the layout of IJB-C; "
         "or all-pairs:SOURCE, every pair of what data.train takes",
     )
-    evaluate.add_argument("--report", type=Path, metavar="FILE", help="also write an HTML report (of pairs)")
+    evaluate.add_argument("--report", type=Path, metavar="FILE", help="also write an HTML report")
+    evaluate.add_argument(
+        "--beside",
+        metavar="MODEL",
+        action="append",
+        default=[],
+        help="judge this model too, on the same protocols, and say how they differ; may be given several times",
+    )
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write every figure as JSON")
     evaluate.add_argument(
         "--bootstrap", type=int, default=1000, metavar="N", help="replicates (default 1000; 0: none)"
@@ -81,49 +92,67 @@ def add(commands: Commands) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     _check_options(arguments)
-    from topoface.evaluation import PairProtocol, Verification, verify
-    from topoface.evaluation.all_pairs import judge_all_pairs
-    from topoface.evaluation.template_protocol import TemplateProtocol
-    from topoface.evaluation.templates import judge_templates
     from topoface.training.distributed import choose_device
 
     protocols = [_open(uri) for uri in arguments.protocols]
-    others = [protocol.name for protocol in protocols if not isinstance(protocol, PairProtocol)]
-    if arguments.report and others:
-        raise UserError("shows lists of pairs only", "--report", f"write {others[0]} with --json")
+    names = [protocol.name for protocol in protocols]
+    if len(set(names)) < len(names):
+        raise UserError(
+            f"two protocols are called {max(names, key=names.count)!r}", "PROTOCOL", "give each once"
+        )
     device = choose_device("auto")
     print(f"judging on {device}", file=sys.stderr)
-    embed = _pair_embed(arguments.model, device) if len(others) < len(protocols) else None
-    results: list[Result] = []
-    with image_progress() as bar:
-        for protocol in protocols:
-            show = partial(show_progress, bar, bar.add_task(protocol.name, total=None))
-            if isinstance(protocol, PairProtocol):
-                assert embed is not None
-                flip = not arguments.no_flip
-                results.append(
-                    verify(embed, protocol, flip=flip, bootstrap=arguments.bootstrap, progress=show)
-                )
-                continue
-            features = _features(arguments, protocol, device, show)
-            if isinstance(protocol, TemplateProtocol):
-                results.append(judge_templates(features, protocol, weighting=arguments.weighting))
-            else:
-                results.append(judge_all_pairs(features, protocol, progress=show))
-    pairs = [result for result in results if isinstance(result, Verification)]
-    if pairs:
-        print_figures(pairs)
-    for result in results:
-        if not isinstance(result, Verification):
-            _print_plain(result)
+    models = _model_names([arguments.model, *arguments.beside])
+    judged = {
+        name: [_judge(path, protocol, arguments, device) for protocol in protocols]
+        for name, path in models.items()
+    }
+    _print_figures(judged)
     if arguments.json:
-        write_text(arguments.json, json.dumps([result.to_json() for result in results], indent=1))
+        results = [
+            {"model": path, **result.to_json()}
+            for path, results in zip(models.values(), judged.values(), strict=True)
+            for result in results
+        ]
+        write_text(arguments.json, json.dumps(results, indent=1))
     if arguments.report:
-        _write_report(arguments, pairs)
+        _write_report(arguments, judged)
     return 0
 
 
-def _open(uri: str) -> "PairProtocol | TemplateProtocol | LabelledSet":
+def _model_names(paths: list[str]) -> dict[str, str]:
+    """A short name for each model: the last part of its path, or the whole path where that is not enough."""
+    short = [Path(path).name for path in paths]
+    names = short if len(set(short)) == len(short) else paths
+    if len(set(names)) < len(names):
+        raise UserError("names one model twice", "--beside", "give each model once")
+    return dict(zip(names, paths, strict=True))
+
+
+def _judge(
+    model: str, protocol: "Protocol", arguments: argparse.Namespace, device: "torch.device"
+) -> "Result":
+    from topoface.evaluation import PairProtocol, verify
+    from topoface.evaluation.all_pairs import judge_all_pairs
+    from topoface.evaluation.template_protocol import TemplateProtocol
+    from topoface.evaluation.templates import judge_templates
+
+    with image_progress() as bar:
+        show = partial(show_progress, bar, bar.add_task(protocol.name, total=None))
+        if isinstance(protocol, PairProtocol):
+            embed = _pair_embed(model, device)
+            return verify(
+                embed, protocol, flip=not arguments.no_flip, bootstrap=arguments.bootstrap, progress=show
+            )
+        features = _features(model, arguments, protocol, device, show)
+        if isinstance(protocol, TemplateProtocol):
+            return judge_templates(
+                features, protocol, weighting=arguments.weighting, bootstrap=arguments.bootstrap
+            )
+        return judge_all_pairs(features, protocol, bootstrap=arguments.bootstrap, progress=show)
+
+
+def _open(uri: str) -> "Protocol":
     from topoface.evaluation import open_protocol
     from topoface.evaluation.all_pairs import open_labelled
     from topoface.evaluation.ijb import is_ijb, open_ijb
@@ -156,6 +185,7 @@ def _pair_embed(model: str, device: "torch.device") -> "Embed":
 
 
 def _features(
+    model: str,
     arguments: argparse.Namespace,
     protocol: "TemplateProtocol | LabelledSet",
     device: "torch.device",
@@ -165,11 +195,11 @@ def _features(
     from topoface.evaluation.all_pairs import LabelledSet
     from topoface.evaluation.features import STORED, default_cache, model_features, read_features
 
-    if arguments.model.endswith(STORED):
+    if model.endswith(STORED):
         source = protocol.fingerprint if isinstance(protocol, LabelledSet) else None
-        return read_features(Path(arguments.model), len(protocol.images), source=source)
+        return read_features(Path(model), len(protocol.images), source=source)
     return model_features(
-        arguments.model,
+        model,
         protocol.images,
         stamps=protocol.stamps(),
         flip=not arguments.no_flip,
@@ -179,36 +209,108 @@ def _features(
     )
 
 
-def _print_plain(result: "TemplateVerification | AllPairs") -> None:
-    """A table of the figures, and below it what they rest on and what limits them."""
+def _print_figures(judged: "Mapping[str, Sequence[Result]]") -> None:
+    """A table of every figure with its interval and what it rests on; how models differ; what limits the figures."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=result.name, title_justify="left")
-    table.add_column("figure")
-    table.add_column("%", justify="right")
-    for name, value in result.summary().items():
-        table.add_row(name, f"{100 * value:.2f}")
     console = Console()
-    console.print(table)
+    for model, results in judged.items():
+        title = f"{model}: in %, with 95 % intervals over people"
+        table = Table(title=title, title_justify="left")
+        table.add_column("protocol")
+        table.add_column("figure")
+        for column in ("value", "95 %", "errors"):
+            table.add_column(column, justify="right")
+        for result in results:
+            errors = _errors(result)
+            for row, (name, figure) in enumerate(result.named().items()):
+                scale, digits = (1, 4) if name == "min_dcf" else (100, 2)
+                low, high = (f"{scale * end:.{digits}f}" for end in figure[1:])
+                table.add_row(
+                    "" if row else result.name,
+                    name,
+                    f"{scale * figure.value:.{digits}f}",
+                    "" if math.isnan(figure.low) else f"{low} to {high}",
+                    errors.get(name, ""),
+                )
+            table.add_section()
+        console.print(table)
+        for line in (line for result in results for line in _remarks(result)):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    _print_differences(console, judged)
+
+
+def _errors(result: "Result") -> dict[str, str]:
+    """By figure, how many impostor pairs are accepted or strangers raise an alarm, and how many may."""
+    found = {f"tar@{p.target:g}": f"{p.false_accepts:,} of {p.allowed:,}" for p in result.tar}
+    for search in getattr(result, "searches", ()):
+        found |= {
+            f"{search.name} tpir@{p.target:g}": f"{p.false_alarms:,} of {p.allowed:,}" for p in search.tpir
+        }
+    return found
+
+
+def _remarks(result: "Result") -> list[str]:
     shown = [key for key in ("features", "alignment", "weight of an image") if key in result.contract]
-    for line in (
+    return [
         *(f"{key}: {result.contract[key]}" for key in shown),
         *(f"{result.name}: {warning}" for warning in result.warnings),
-    ):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    ]
 
 
-def _write_report(arguments: argparse.Namespace, results: "Sequence[Verification]") -> None:
+def _print_differences(console: "Console", judged: "Mapping[str, Sequence[Result]]") -> None:
+    """The first model minus each other, in points, where the interval leaves out zero."""
+    (first, results), *others = judged.items()
+    for other, theirs in others:
+        for one, two in zip(results, theirs, strict=True):
+            clear = [
+                f"{name} {100 * d.value:+.2f} ({100 * d.low:+.2f} to {100 * d.high:+.2f})"
+                for name, d in _minus(one, two).items()
+                if d.low > 0 or d.high < 0
+            ]
+            text = "; ".join(clear) or "nothing that chance alone cannot explain"
+            console.print(
+                f"{first} minus {other} on {one.name}, in points: {text}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
+def _minus(one: "Result", two: "Result") -> "dict[str, Figure]":
+    from topoface.evaluation import Verification, compare
+    from topoface.evaluation.all_pairs import AllPairs
+
+    if isinstance(one, Verification) and isinstance(two, Verification):
+        return compare(one, two)
+    if isinstance(one, AllPairs) and isinstance(two, AllPairs):
+        return one.minus(two)
+    assert not isinstance(one, Verification | AllPairs)
+    assert not isinstance(two, Verification | AllPairs)
+    return one.minus(two)
+
+
+def _write_report(arguments: argparse.Namespace, judged: "Mapping[str, Sequence[Result]]") -> None:
+    from topoface.evaluation import Verification
     from topoface.evaluation.report import ModelEntry, ReportInput, write_report
 
-    name = Path(arguments.model).name
+    beside = [word for model in arguments.beside for word in ("--beside", model)]
+    entries = [
+        ModelEntry(
+            name=name,
+            verifications=[result for result in results if isinstance(result, Verification)],
+            sets=[result for result in results if not isinstance(result, Verification)],
+        )
+        for name, results in judged.items()
+    ]
+    protocols = ", ".join(result.name for result in next(iter(judged.values())))
     write_report(
         arguments.report,
         ReportInput(
-            title=f"{name} on {', '.join(result.name for result in results)}",
-            models=[ModelEntry(name=name, verifications=results)],
-            command=shlex.join(["topoface", "evaluate", arguments.model, *arguments.protocols]),
+            title=f"{' and '.join(judged)} on {protocols}",
+            models=entries,
+            command=shlex.join(["topoface", "evaluate", arguments.model, *arguments.protocols, *beside]),
         ),
     )
 

@@ -1,6 +1,7 @@
 """``topoface train``, ``demo`` and ``study``: what makes runs."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -30,9 +31,29 @@ def add(commands: Commands) -> None:
     train.add_argument(
         "--run-dir", type=Path, metavar="DIR", help="where to write, instead of the recipe's run_dir"
     )
-    train.add_argument("--resume", action="store_true", help="continue from the newest checkpoint of the run")
+    train.add_argument(
+        "--resume", action="store_true", help="continue from the newest checkpoint of the run, if it has one"
+    )
+    train.add_argument(
+        "--accept-changes", action="store_true", help="resume with another recipe or other data, too"
+    )
+    train.add_argument(
+        "--timeout",
+        type=float,
+        default=600.0,
+        metavar="SECONDS",
+        help="several processes: end the run if a step takes longer, and say which one hangs (default 600)",
+    )
     train.add_argument("--quiet", action="store_true", help="no progress line")
     train.more_help = _recipe_help
+
+    replay = commands.command(
+        "replay", _replay, "Run a step of a run again and print every term: what to look at after a NaN."
+    )
+    replay.add_argument("run_dir", metavar="RUN_DIR", type=Path)
+    replay.add_argument(
+        "--step", type=int, metavar="N", help="which, from 0; otherwise the one that stopped the run"
+    )
 
     demo = commands.command(
         "demo", _demo, "Train TopoFR and ArcFace on drawn faces and compare them; no download."
@@ -61,21 +82,39 @@ def _train(arguments: argparse.Namespace) -> int:
     run_dir = arguments.run_dir or Path(loaded.recipe.run_dir.replace("{name}", loaded.name))
     from topoface.recipe.components import check_recipe
     from topoface.training import train  # brings torch, so after the cheap checks
+    from topoface.training.distributed import leave
 
     try:
         check_recipe(loaded.recipe)
-        result = train(loaded.recipe, run_dir=run_dir, resume=arguments.resume, quiet=arguments.quiet)
+        result = train(
+            loaded.recipe,
+            run_dir=run_dir,
+            resume=arguments.resume,
+            accept_changes=arguments.accept_changes,
+            quiet=arguments.quiet,
+            timeout_s=arguments.timeout,
+        )
     except UserError as error:
         raise loaded.blame(error) from error
     if result.interrupted:
         print(f"continue with the same command and --resume (run directory {run_dir})", file=sys.stderr)
-        return 130
     if result.judged is not None:  # the first of several processes
         if result.evaluations:
             print_figures(result.evaluations)
         else:
             print("not judged: name verification pairs with evaluation.pairs=[...]")
         _print_places(run_dir)
+    code = 130 if result.interrupted else 0
+    if "RANK" in os.environ:
+        leave(code)
+    return code
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    from topoface.training.replay import replay
+
+    import_from_here()
+    replay(arguments.run_dir, step=arguments.step)
     return 0
 
 

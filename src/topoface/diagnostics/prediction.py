@@ -78,7 +78,7 @@ def class_centers(run: Run, where: str) -> Tensor:
     if not isinstance(run.head, Softmax):
         what = f"its head {type(run.head).__name__} has no class centers"
         raise UserError(what, where, "give a run with ArcFace, CosFace, CombinedMargin or Softmax")
-    return unit_rows(run.head.weight.detach())
+    return unit_rows(run.head.class_centers())
 
 
 def draw_samples(run: Run, samples: int, seed: int) -> Integers:

@@ -10,10 +10,25 @@ from numpy.typing import NDArray
 from topoface.data.opening import open_source
 from topoface.errors import UserError
 from topoface.evaluation.features import Features
+from topoface.evaluation.figures import (
+    TEMPLATE_FARS,
+    Curve,
+    Figure,
+    PairFigures,
+    TarAtFar,
+    band,
+    band_fars,
+    count_of,
+    differences,
+    interval_in_words,
+    tar_at,
+    with_intervals,
+    without_nan,
+)
 from topoface.evaluation.images import Images, SourceImages
-from topoface.evaluation.operating_points import TEMPLATE_FARS, tar_at
 from topoface.evaluation.pair_counts import points_of_all_pairs, same_pairs
-from topoface.evaluation.verification import TarAtFar, count_of, without_nan
+from topoface.evaluation.pair_people import accepted_by_person, drawn_tar
+from topoface.functional.bootstrap import Floats
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,40 +73,61 @@ class AllPairs:
     Attributes:
         name: of the set.
         images: in it; ``identities``: in it.
-        genuine: pairs of one person, with those of images that have no feature (which are never accepted).
-        impostors: pairs of two people, both with a feature.
-        tar: one for each FAR.
+        pairs: the figures. Genuine pairs are counted with those of images that have no feature (which are never accepted),
+            impostor pairs are those of two images with a feature.
         failures: name and reason for each image without a feature.
+        fingerprint: of the set: results with one can be compared.
         contract: how the figures came about, in words.
     """
 
     name: str
     images: int
     identities: int
-    genuine: int
-    impostors: int
-    tar: tuple[TarAtFar, ...]
+    pairs: PairFigures
     failures: tuple[tuple[str, str], ...]
+    fingerprint: str
     contract: dict[str, str]
+
+    @property
+    def tar(self) -> tuple[TarAtFar, ...]:
+        """TAR at each FAR."""
+        return self.pairs.tar
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What limits these figures, a sentence each."""
         failed = count_of(len(self.failures), "image")
         head = (f"{failed} had no feature; their genuine pairs count as rejected.",) if self.failures else ()
-        return head + tuple(point.warning for point in self.tar if point.warning)
+        return head + self.pairs.warnings
+
+    def named(self) -> dict[str, Figure]:
+        """The figures by name, for tables."""
+        return self.pairs.named()
 
     def summary(self) -> dict[str, float]:
-        """The figures by name, for tables."""
-        return {f"tar@{point.target:g}": point.tar.value for point in self.tar}
+        """The values of the figures by name."""
+        return {name: figure.value for name, figure in self.named().items()}
+
+    def minus(self, other: "AllPairs") -> dict[str, Figure]:
+        """This one's figures minus the other's on the same set, with intervals of the differences.
+
+        Raises:
+            ValueError: the two were judged on different sets.
+        """
+        if self.fingerprint != other.fingerprint:
+            raise ValueError(f"{self.name} and {other.name} are different sets; compare models on one")
+        return differences(self.named(), other.named(), self.pairs.replicates, other.pairs.replicates)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, in types that ``json`` can write; NaN and inf become null."""
+        """Everything but the replicates, in types that ``json`` can write; NaN and inf become null."""
         content = {
-            **{key: value for key, value in vars(self).items() if key not in ("tar", "failures")},
-            "tar_at_far": [{**vars(point), "tar": point.tar.value} for point in self.tar],
+            "name": self.name,
+            "images": self.images,
+            "identities": self.identities,
+            **self.pairs.to_json(),
             "failures": [list(failure) for failure in self.failures],
             "warnings": list(self.warnings),
+            "contract": self.contract,
         }
         return {key: without_nan(value) for key, value in content.items()}
 
@@ -100,17 +136,20 @@ def judge_all_pairs(
     features: Features,
     faces: LabelledSet,
     *,
-    fars: Sequence[float] = TEMPLATE_FARS,
+    bootstrap: int = 1000,
+    seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> AllPairs:
     """TAR at each FAR over all pairs of a set.
 
-    Time: two float32 products of all pairs. Memory beside the features: unit rows of the same size and a few tiles.
+    Time: two float32 products of all pairs, with a bootstrap three. Memory beside the features: unit rows of the same size, a few
+    tiles, and a few numbers a person.
 
     Args:
         features: a row for each image, of any length.
         faces: whose they are.
-        fars: targets in (0, 1].
+        bootstrap: replicates of the identity bootstrap; 0 for figures without intervals.
+        seed: of the bootstrap. Two models judged with one seed see the same replicates.
         progress: called with tiles done and tiles in all.
 
     Raises:
@@ -118,36 +157,81 @@ def judge_all_pairs(
     """
     units, present = _unit_rows(features.rows)
     codes = np.unique(faces.labels, return_inverse=True)[1].astype(np.int32)
-    genuine, own = same_pairs(codes), same_pairs(codes[present])
-    impostors = len(present) * (len(present) - 1) // 2 - own
+    own = codes[present]
+    genuine = same_pairs(codes)
+    impostors = len(present) * (len(present) - 1) // 2 - same_pairs(own)
     if not genuine or not impostors:
         raise UserError(
             f"{genuine} genuine and {impostors} impostor pairs",
             faces.uri,
             "give several people, some with several images",
         )
-    points = points_of_all_pairs(units, codes[present], fars, progress=progress)
+    along = [0.0, *band_fars(impostors, top=max(TEMPLATE_FARS)), 10**-0.5, 1.0]
+    fars = [*TEMPLATE_FARS, *along]
+    found = points_of_all_pairs(units, own, fars, progress=progress)
+    points = [
+        tar_at(far, threshold, accepted, genuine, false, impostors)
+        for far, (threshold, accepted, false) in zip(fars, found.points, strict=True)
+    ]
+    roc = np.unique([(p.far, p.tar.value, p.threshold) for p in points], axis=0).T
+    named: dict[str, Floats] = {}
+    banded = along[1:-2:2]
+    if bootstrap:
+        wanted = [*TEMPLATE_FARS, *banded]
+        tar = _drawn(units, own, codes, points, wanted, bootstrap, seed, progress)
+        named = {f"tar@{far:g}": tar[:, k] for k, far in enumerate(wanted)}
     return AllPairs(
         name=faces.name,
         images=len(codes),
         identities=int(codes.max()) + 1,
-        genuine=genuine,
-        impostors=impostors,
-        tar=tuple(
-            tar_at(far, threshold, accepted, genuine, false, impostors)
-            for far, (threshold, accepted, false) in zip(fars, points, strict=True)
+        pairs=PairFigures(
+            genuine=genuine,
+            impostors=impostors,
+            tar=with_intervals(points[: len(TEMPLATE_FARS)], named, genuine),
+            min_dcf=None,
+            curve=Curve(roc, band(banded if bootstrap else [], named), impostors),
+            histogram=found.histogram,
+            replicates=named,
         ),
         failures=features.failures,
+        fingerprint=faces.fingerprint,
         contract={
             "protocol": f"all pairs of {faces.uri}",
             "fingerprint": faces.fingerprint,
             "features": features.origin,
             "score": "cosine, in steps of 2^-28",
             "TAR at FAR": "lowest threshold whose FAR does not exceed the target (exact)",
-            "intervals": "not computed",
+            "intervals": interval_in_words(bootstrap, "people, of first order in the impostor pairs", seed),
             "failures": f"{len(features.failures)} of {len(codes)} images: their genuine pairs count as rejected, and their "
             "impostor pairs are left out",
         },
+    )
+
+
+def _drawn(
+    units: NDArray[np.float32],
+    own: NDArray[np.int32],
+    codes: NDArray[np.int32],
+    points: Sequence[TarAtFar],
+    wanted: Sequence[float],
+    bootstrap: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None,
+) -> Floats:
+    """TAR in each replicate, ``[bootstrap, wanted]``."""
+    by_far = {point.target: point for point in points}
+    thresholds = np.array([by_far[far].threshold for far in wanted])
+    names, people = np.unique(own, return_inverse=True)  # those of whom an image has a feature
+    size = np.bincount(codes)[names]
+    accepted = accepted_by_person(units, people.astype(np.int32), thresholds, progress=progress)
+    curve = sorted({(point.false_accepts, point.tar.value) for point in points})
+    return drawn_tar(
+        accepted,
+        people.astype(np.int32),
+        size * (size - 1) // 2,
+        (np.array([false for false, _ in curve]), np.array([tar for _, tar in curve])),
+        replicates=bootstrap,
+        seed=seed,
     )
 
 

@@ -20,6 +20,7 @@ from topoface.data.source import content_hash
 from topoface.errors import UserError
 from topoface.evaluation.alignment import align
 from topoface.evaluation.images import FolderStore
+from topoface.evaluation.protocol import linked
 from topoface.evaluation.template_protocol import Search, TemplateProtocol
 
 LIST, PAIRS, POINTS = "_face_tid_mid.txt", "_template_pair_label.txt", "_name_5pts_score.txt"
@@ -75,6 +76,7 @@ def open_ijb(folder: Path) -> TemplateProtocol:
         detector=detector,
         pairs=pairs,
         same=same,
+        people=_people(len(ids), pairs[same], searches),
         searches=searches,
         alignment=AS_STORED if landmarks is None else WARPED,
         fingerprint=content_hash(content),
@@ -245,6 +247,18 @@ def _searches(beside: Path, stem: str, ids: NDArray[np.int64]) -> tuple[Search, 
         Search(name=name, gallery=gallery, gallery_people=owners, probes=wanted, probe_people=who)
         for name, (gallery, owners) in enrolled.items()
     )
+
+
+def _people(templates: int, genuine: NDArray[np.int32], searches: tuple[Search, ...]) -> NDArray[np.int64]:
+    """A number for each template, equal where genuine pairs or the galleries say that it is one person."""
+    links = [genuine]
+    for search in searches:
+        places = np.concatenate([search.gallery, search.probes])
+        owners = np.concatenate([search.gallery_people, search.probe_people])
+        order = np.argsort(owners, kind="stable")
+        places, owners = places[order], owners[order]
+        links.append(np.stack([places[1:], places[:-1]], axis=1)[owners[1:] == owners[:-1]])
+    return linked(templates, np.concatenate(links))
 
 
 def _enrolled(

@@ -7,22 +7,36 @@ bounds, one in a few hundred, are computed again in float64 and counted by cosin
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from topoface.evaluation.figures import BINS
 from topoface.functional.compiled import compiled
-from topoface.functional.identification import exact_cosines, exact_loop, product_error, unit_table
+from topoface.functional.search import exact_cosines, exact_loop, product_error, unit_table
 from topoface.functional.verification import allowed_false_accepts
 
 _TILE = 1024, 4096  # rows and columns of a product; no figure depends on them
 _BINS = 1 << 14  # in a unit of cosine
-_GRID = 1 << 28  # steps in a unit of cosine: exact cosines are rounded to these
-_FINE = _GRID // _BINS  # steps in a bin
-_EDGE = 1.0 + 2.0**-10  # a product of unit rows stays within -EDGE..EDGE
+GRID = 1 << 28  # steps in a unit of cosine: exact cosines are rounded to these
+_FINE = GRID // _BINS  # steps in a bin
+EDGE = 1.0 + 2.0**-10  # a product of unit rows stays within -EDGE..EDGE
 _SLACK = 2.0**-22  # by which rounding blurs the edges of bins and the grid
 
 Tile = Callable[[int, int, NDArray[np.float32]], None]
+
+
+class AllPairCounts(NamedTuple):
+    """What all pairs of a set gave.
+
+    Attributes:
+        points: ``(threshold, genuine pairs accepted, impostor pairs accepted)`` for each FAR; accepted is at or above.
+        histogram: int64 ``[2, BINS]``, genuine and impostor pairs by cosine; to about 1e-4 at the edges of its bins.
+    """
+
+    points: list[tuple[float, int, int]]
+    histogram: NDArray[np.int64]
 
 
 def points_of_all_pairs(
@@ -31,8 +45,8 @@ def points_of_all_pairs(
     fars: Sequence[float],
     *,
     progress: Callable[[int, int], None] | None = None,
-) -> list[tuple[float, int, int]]:
-    """``(threshold, genuine pairs accepted, impostor pairs accepted)`` for each FAR; a pair is accepted at or above it.
+) -> AllPairCounts:
+    """Thresholds for each FAR, and what they accept.
 
     Args:
         units: ``[n, D]``, unit rows.
@@ -60,7 +74,7 @@ def points_of_all_pairs(
             if progress:
                 progress(done, 2 * len(tiles))
 
-    counts = np.zeros(int(2 * _EDGE * _BINS) + 2, np.int64)
+    counts = np.zeros(int(2 * EDGE * _BINS) + 2, np.int64)
     each_tile(lambda i, j, product: _count(product, i, j, people, counts))
 
     # Bins that hold, or by the product's error could hold, the pair that a target's threshold stands at.
@@ -94,11 +108,18 @@ def points_of_all_pairs(
         )  # farther up than any error reaches, and in no other target's bins
         bar = np.flatnonzero(above >= place - sure)[-1]
         false = sure + (int(above[bar + 1]) if bar + 1 < len(above) else 0)
-        found.append(((int(steps[bar]) + 1) / _GRID - _EDGE, false))
-    accepted = _accepted(units, people, np.array([threshold for threshold, _ in found]))
-    return [
-        (threshold, int(genuine), false) for (threshold, false), genuine in zip(found, accepted, strict=True)
-    ]
+        found.append(((int(steps[bar]) + 1) / GRID - EDGE, false))
+    accepted, genuine = _accepted(units, people, np.array([threshold for threshold, _ in found]))
+    middles = (np.arange(len(counts)) + 0.5) / _BINS - EDGE
+    return AllPairCounts(
+        [(threshold, int(own), false) for (threshold, false), own in zip(found, accepted, strict=True)],
+        np.stack(
+            [
+                genuine,
+                np.histogram(np.clip(middles, -1, 1), BINS, (-1, 1), weights=counts)[0].astype(np.int64),
+            ]
+        ),
+    )
 
 
 def same_pairs(people: NDArray[np.int32]) -> int:
@@ -119,7 +140,7 @@ def _count(
     """Count the impostor pairs of a tile by bin."""
     loops = compiled(_count_loops)
     if loops is not None:
-        loops(product, i, j, people, counts, _EDGE, _BINS)
+        loops(product, i, j, people, counts, EDGE, _BINS)
     else:
         bins, impostor = _binned(product, i, j, people)
         counts += np.bincount(bins[impostor], minlength=len(counts))
@@ -138,11 +159,11 @@ def _recount(
     """Count the impostor pairs of a tile that lie in the bins asked for, by exact cosine."""
     loops = compiled(_recount_loops, exact_loop)
     if loops is not None:
-        loops(product, i, j, units, people, near, room, exact, _EDGE, _BINS, _GRID)
+        loops(product, i, j, units, people, near, room, exact, EDGE, _BINS, GRID)
     else:
         bins, impostor = _binned(product, i, j, people)
         rows, columns = np.nonzero(near[bins] & impostor)
-        steps = _steps(exact_cosines(units, units, rows + i, columns + j))
+        steps = steps_of(exact_cosines(units, units, rows + i, columns + j))
         exact += np.bincount(room[steps // _FINE] * _FINE + steps % _FINE, minlength=len(exact))
 
 
@@ -153,26 +174,29 @@ def _binned(
     rows, columns = product.shape
     upper = np.arange(i, i + rows)[:, None] < np.arange(j, j + columns)
     impostor = upper & (people[i : i + rows, None] != people[j : j + columns])
-    return ((product + np.float32(_EDGE)) * np.float32(_BINS)).astype(np.int32), impostor
+    return ((product + np.float32(EDGE)) * np.float32(_BINS)).astype(np.int32), impostor
 
 
-def _steps(cosines: NDArray[np.float64]) -> NDArray[np.int64]:
-    return np.floor((cosines + _EDGE) * _GRID + 0.5).astype(np.int64)
+def steps_of(cosines: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Cosines on the grid."""
+    return np.floor((cosines + EDGE) * GRID + 0.5).astype(np.int64)
 
 
 def _accepted(
     units: NDArray[np.float32], people: NDArray[np.int32], thresholds: NDArray[np.float64]
-) -> NDArray[np.int64]:
-    """Genuine pairs at or above each threshold."""
-    total = np.zeros(len(thresholds), np.int64)
-    lowest = np.where(np.isinf(thresholds), 0, np.rint((thresholds + _EDGE) * _GRID))
-    for rows, columns in _genuine_pairs(people):
-        steps = np.sort(_steps(exact_cosines(units, units, rows, columns)))
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Genuine pairs at or above each threshold, and their histogram."""
+    total, histogram = np.zeros(len(thresholds), np.int64), np.zeros(BINS, np.int64)
+    lowest = np.where(np.isinf(thresholds), 0, np.rint((thresholds + EDGE) * GRID))
+    for rows, columns in genuine_pairs(people):
+        cosines = exact_cosines(units, units, rows, columns)
+        steps = np.sort(steps_of(cosines))
         total += len(steps) - np.searchsorted(steps, lowest)
-    return total
+        histogram += np.histogram(np.clip(cosines, -1, 1), BINS, (-1, 1))[0]
+    return total, histogram
 
 
-def _genuine_pairs(
+def genuine_pairs(
     people: NDArray[np.int32], block: int = 1 << 20
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """All pairs of one person, about ``block`` at a time: the k-th image of each person with each later one."""

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topoface.errors import missing_extra
-from topoface.evaluation.verification import Verification
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,52 +42,6 @@ def colour_of(names: Sequence[str]) -> dict[str, str]:
     return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
 
 
-def roc_plot(models: Mapping[str, Verification], colours: Mapping[str, str]) -> str:
-    """ROC of each model, FAR on a logarithmic axis; what fewer than ten false accepts carry is shaded."""
-    impostors = max(int((~v.protocol.same).sum()) for v in models.values())
-
-    def draw(axes: "Axes") -> None:
-        axes.axvspan(0.5 / impostors, min(1, 10 / impostors), color=SHADE, zorder=0)
-        for name, verification in models.items():
-            far, tar, _ = verification.roc
-            # Zero lies infinitely far to the left: it is drawn at the edge.
-            axes.plot(
-                np.maximum(far, 0.5 / impostors), tar, drawstyle="steps-post", label=name, color=colours[name]
-            )
-        axes.set(
-            xscale="log",
-            xlim=(0.5 / impostors, 1),
-            ylim=(0, 1.02),
-            xlabel="false accept rate",
-            ylabel="true accept rate",
-        )
-        axes.legend(loc="lower right")
-
-    return _svg(draw)
-
-
-def histogram_plot(verification: Verification, colour: str) -> str:
-    """Scores of genuine and impostor pairs, and the threshold."""
-    genuine, impostor = verification.histogram
-    edges = np.linspace(-1, 1, len(genuine) + 1)
-    used = np.flatnonzero(genuine + impostor)
-    threshold = float(np.median(verification.fold_thresholds))
-
-    def draw(axes: "Axes") -> None:
-        axes.stairs(impostor, edges, fill=True, color="#9aa4af", alpha=0.75, label="two people")
-        axes.stairs(genuine, edges, fill=True, color=colour, alpha=0.6, label="one person")
-        if np.isfinite(threshold):
-            axes.axvline(threshold, color=INK, linewidth=1, linestyle=(0, (3, 2)))
-        axes.set(
-            xlim=(edges[max(used[0] - 2, 0)], edges[min(used[-1] + 3, len(edges) - 1)]),
-            xlabel="score (cosine)",
-            ylabel="pairs",
-        )
-        _legend_above(axes)
-
-    return _svg(draw)
-
-
 def line_plot(
     lines: Mapping[str, Line],
     colours: Mapping[str, str],
@@ -116,7 +69,7 @@ def line_plot(
         axes.ticklabel_format(axis="y", scilimits=(-3, 5))
         _legend_above(axes)
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def barcode_plot(source: NDArray[np.float64], latent: NDArray[np.float64], colour: str) -> str:
@@ -153,7 +106,7 @@ def barcode_plot(source: NDArray[np.float64], latent: NDArray[np.float64], colou
         for axes in (left, right):
             axes.set_xlim(0, longest * 1.05)
 
-    return _svg(draw, columns=2)
+    return svg(draw, columns=2)
 
 
 def legend_in_columns(axes: "Axes", columns: int) -> None:
@@ -188,7 +141,8 @@ def _thinned(steps: NDArray[np.float64], values: NDArray[np.float64], most: int 
     return steps[keep], values[keep]
 
 
-def _svg(draw: Any, columns: int = 1) -> str:
+def svg(draw: Any, columns: int = 1) -> str:
+    """`render`, without a PNG."""
     return render(draw, columns=columns)[0]
 
 

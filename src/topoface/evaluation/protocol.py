@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,7 +105,7 @@ def build_protocol(
         pairs=pairs.astype(np.int64),
         same=same,
         folds=folds.astype(np.int64),
-        identities=_linked(len(images), pairs[same])
+        identities=linked(len(images), pairs[same])
         if people is None
         else np.unique(np.array(people), return_inverse=True)[1].astype(np.int64),
         interval_unit="linked images" if people is None else "identity",
@@ -127,8 +127,8 @@ def people_from_folders(
     return None
 
 
-def _linked(images: int, genuine: NDArray[np.int64]) -> NDArray[np.int64]:
-    """A number for each image, equal where genuine pairs link them (union-find)."""
+def linked(images: int, genuine: NDArray[Any]) -> NDArray[np.int64]:
+    """A number for each image from 0, equal where pairs ``[m, 2]`` link them (union-find)."""
     parent = list(range(images))
 
     def root(i: int) -> int:

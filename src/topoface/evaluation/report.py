@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from topoface.data.decode import Pixels
 from topoface.errors import UserError, missing_extra
-from topoface.evaluation import plots
-from topoface.evaluation.verification import FARS, Figure, Verification, compare
+from topoface.evaluation import curves, plots
+from topoface.evaluation.figures import Figure
+from topoface.evaluation.set_sections import SetResult, set_sections
+from topoface.evaluation.verification import FARS, Verification, compare
 from topoface.files import write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -49,7 +51,8 @@ class ModelEntry:
 
     Attributes:
         name: as it stands in tables.
-        verifications: what it reached, one a protocol.
+        verifications: what it reached on lists of pairs, one a protocol.
+        sets: what it reached on templates and on all pairs of a set, one a protocol.
         metrics: ``metrics.jsonl`` of its run, or its rows, or None.
         topology: snapshots in order of time.
         settings: its recipe as YAML, or empty.
@@ -58,6 +61,7 @@ class ModelEntry:
 
     name: str
     verifications: Sequence[Verification] = ()
+    sets: Sequence[SetResult] = ()
     metrics: Path | Sequence[Mapping[str, Any]] | None = None
     topology: Sequence[TopologySnapshot] = ()
     settings: str = ""
@@ -98,10 +102,11 @@ def write_report(path: Path, content: ReportInput) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=_percent, interval=_interval, points=_points)
+    environment.filters.update(percent=_percent, interval=_interval, points=_points, span=_span)
     page = environment.get_template("report.html").render(
         report=content,
         protocols=_protocol_sections(content.models),
+        sets=set_sections({model.name: model.sets for model in content.models}),
         training=_training_plots(content.models),
         topology=_topology_plots(content.models),
         versions=versions(),
@@ -147,8 +152,12 @@ def _protocol_section(
         "people": len(np.unique(protocol.identities)),
         "differences": differences,
         "scale": (low - margin, high + margin),
-        "roc": plots.roc_plot(judged, colours),
-        "histograms": {model: plots.histogram_plot(v, colours[model]) for model, v in judged.items()},
+        "roc": curves.roc_plot({model: v.curve for model, v in judged.items()}, colours),
+        "det": curves.det_plot({model: v.curve for model, v in judged.items()}, colours),
+        "histograms": {
+            model: curves.histogram_plot(v.histogram, colours[model], float(np.median(v.fold_thresholds)))
+            for model, v in judged.items()
+        },
         "colours": colours,
         "worst": {
             model: {
@@ -282,6 +291,11 @@ def _interval(figure: Figure, digits: int = 1) -> str:
     if not np.isfinite([figure.low, figure.high]).all():
         return ""
     return f"{100 * figure.low:.{digits}f} to {100 * figure.high:.{digits}f}"
+
+
+def _span(figure: Figure) -> str:
+    """``0.123 to 0.145``, or nothing where no bootstrap was asked for."""
+    return f"{figure.low:.3f} to {figure.high:.3f}" if np.isfinite([figure.low, figure.high]).all() else ""
 
 
 def _points(value: float) -> str:

@@ -52,6 +52,8 @@ class TemplateProtocol:
         detector: float64 ``[n]``, how sure the face detector was; or None where no file says.
         pairs: int32 ``[m, 2]``, positions in ``template_ids``; ``m`` is 0 without a 1:1 list.
         same: bool ``[m]``.
+        people: int64 ``[t]``, who is in each template, from 0: what the bootstrap draws. Templates of one person are those that
+            genuine pairs link or that the galleries say show one.
         searches: one a gallery.
         alignment: how images become 112 x 112, for the record.
         fingerprint: 32 hex digits over the lists.
@@ -66,6 +68,7 @@ class TemplateProtocol:
     detector: NDArray[np.float64] | None
     pairs: Positions
     same: NDArray[np.bool_]
+    people: NDArray[np.int64]
     searches: tuple[Search, ...]
     alignment: str
     fingerprint: str

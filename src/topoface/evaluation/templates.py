@@ -1,132 +1,44 @@
 """Judge features on a template protocol: pool the images of each template, compare pairs, search galleries."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topoface.errors import UserError
 from topoface.evaluation.features import Features
-from topoface.evaluation.operating_points import TEMPLATE_FARS, points_at_fars
+from topoface.evaluation.figures import Figure, PairFigures, cost_in_words, count_of, interval_in_words
+from topoface.evaluation.operating_points import drawn_points, pair_figures
 from topoface.evaluation.template_protocol import Search, TemplateProtocol
-from topoface.evaluation.verification import TarAtFar, count_of, without_nan
+from topoface.evaluation.template_results import (
+    FPIRS,
+    RANKS,
+    SearchFigures,
+    TemplateVerification,
+    TpirAtFpir,
+)
 from topoface.functional import identification as exact
+from topoface.functional.bootstrap import Floats
+from topoface.functional.search_bootstrap import search_bootstrap
+from topoface.functional.tail_bootstrap import ScoredPairs
 from topoface.functional.templates import pair_cosines, pool
 
 Weighting = Literal["none", "norm", "detector", "detector+norm"]
-RANKS: Final = (1, 5, 10)
-FPIRS: Final = (0.1, 0.01)
-
 # A template of which no image has a feature scores outside the range of cosines, on the wrong side of every threshold.
 FAILED_GENUINE, FAILED_IMPOSTOR = -2.0, 2.0
-_PAIRS, _PROBES = 1 << 20, 2048  # looked at together: figures do not depend on them
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchFigures:
-    """What searching one gallery gave.
-
-    Attributes:
-        name: of the gallery.
-        gallery: templates in it.
-        mated: probes whose person is in it.
-        strangers: probes whose person is not.
-        ranks: share of mated probes by rank: the mate is among the so many most similar.
-        tpir: one for each FPIR in ``FPIRS``; empty where every probe has a mate, as in all galleries together.
-    """
-
-    name: str
-    gallery: int
-    mated: int
-    strangers: int
-    ranks: dict[int, float]
-    tpir: dict[float, exact.SearchPoint]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TemplateVerification:
-    """What features reached on a template protocol.
-
-    Attributes:
-        protocol: what was judged on; not part of the JSON.
-        tar: one for each FAR in ``TEMPLATE_FARS``; empty where there are no pairs.
-        searches: one for each gallery.
-        failed_templates: templates of which no image has a feature; their pairs and searches count as errors.
-        failures: name and reason for each image without a feature.
-        contract: how the figures came about, in words.
-    """
-
-    protocol: TemplateProtocol
-    tar: tuple[TarAtFar, ...]
-    searches: tuple[SearchFigures, ...]
-    failed_templates: int
-    failures: tuple[tuple[str, str], ...]
-    contract: dict[str, str]
-
-    @property
-    def name(self) -> str:
-        """The protocol's name."""
-        return self.protocol.name
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What limits these figures, a sentence each."""
-        found = [point.warning for point in self.tar if point.warning]
-        if self.failures:
-            found.insert(
-                0,
-                f"{count_of(len(self.failures), 'image')} had no feature and were left out of their templates; "
-                f"{count_of(self.failed_templates, 'template')} had none left and counts as an error.",
-            )
-        return tuple(
-            found
-            + [
-                f"TPIR at FPIR {fpir:g} in {search.name} rests on {count_of(point.allowed, 'false alarm')} of "
-                f"{search.strangers:,} searches without a mate."
-                for search in self.searches
-                for fpir, point in search.tpir.items()
-                if point.allowed < 10
-            ]
-        )
-
-    def summary(self) -> dict[str, float]:
-        """The figures by name, for tables."""
-        figures = {f"tar@{point.target:g}": point.tar.value for point in self.tar}
-        for search in self.searches:
-            figures |= {f"{search.name} rank-{rank}": share for rank, share in search.ranks.items()}
-            figures |= {f"{search.name} tpir@{fpir:g}": point.tpir for fpir, point in search.tpir.items()}
-        return figures
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything but the images, in types that ``json`` can write; NaN and inf become null."""
-        same = self.protocol.same
-        content = {
-            "name": self.name,
-            "images": len(self.protocol.images),
-            "templates": len(self.protocol.template_ids),
-            "genuine": int(same.sum()),
-            "impostors": int((~same).sum()),
-            "tar_at_far": [{**vars(point), "tar": point.tar.value} for point in self.tar],
-            "searches": [
-                {
-                    **vars(search),
-                    "ranks": {str(rank): share for rank, share in search.ranks.items()},
-                    "tpir": [{"target": fpir, **point._asdict()} for fpir, point in search.tpir.items()],
-                }
-                for search in self.searches
-            ],
-            "failed_templates": self.failed_templates,
-            "failures": [list(failure) for failure in self.failures],
-            "warnings": list(self.warnings),
-            "contract": self.contract,
-        }
-        return {key: without_nan(value) for key, value in content.items()}
+_PAIRS = 1 << 20  # looked at together: figures do not depend on it
+_CMC_RANKS = range(1, 21)
 
 
 def judge_templates(
-    features: Features, protocol: TemplateProtocol, *, weighting: Weighting = "detector+norm"
+    features: Features,
+    protocol: TemplateProtocol,
+    *,
+    weighting: Weighting = "detector+norm",
+    bootstrap: int = 1000,
+    seed: int = 0,
 ) -> TemplateVerification:
     """All figures of a template protocol.
 
@@ -136,6 +48,8 @@ def judge_templates(
         weighting: how much an image counts within its medium, beside the others. ``norm``: by the length of its feature, small
             for images that the model finds poor; otherwise every feature is normalised first. ``detector``: by the detector's
             score. Both is what the field's published figures use.
+        bootstrap: replicates of the identity bootstrap; 0 for figures without intervals.
+        seed: of the bootstrap. Two models judged with one seed see the same replicates.
 
     Raises:
         UserError: detection scores are wanted and the protocol has none, or the features are of other images.
@@ -144,11 +58,13 @@ def judge_templates(
     broken = ~np.logical_or.reduce(units, axis=1)
     return TemplateVerification(
         protocol=protocol,
-        tar=_verify(units, broken, protocol) if len(protocol.pairs) else (),
-        searches=tuple(_search(units, broken, search) for search in protocol.searches),
+        pairs=_verify(units, broken, protocol, bootstrap, seed) if len(protocol.pairs) else None,
+        searches=tuple(
+            _search(units, broken, search, protocol.people, bootstrap, seed) for search in protocol.searches
+        ),
         failed_templates=int(broken.sum()),
         failures=features.failures,
-        contract=_contract(features, protocol, weighting),
+        contract=_contract(features, protocol, weighting, bootstrap, seed),
     )
 
 
@@ -204,55 +120,140 @@ def _lengths(rows: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _verify(
-    units: NDArray[np.float32], broken: NDArray[np.bool_], protocol: TemplateProtocol
-) -> tuple[TarAtFar, ...]:
-    """TAR at each FAR. Memory: a float32 for each pair."""
+    units: NDArray[np.float32],
+    broken: NDArray[np.bool_],
+    protocol: TemplateProtocol,
+    bootstrap: int,
+    seed: int,
+) -> PairFigures:
+    """The figures of 1:1. Memory: a float32 for each pair, twice; with a bootstrap, also a few integers."""
     same = protocol.same
-    genuine = np.empty(int(same.sum()), np.float32)
-    impostor = np.empty(len(same) - len(genuine), np.float32)
-    filled = {True: 0, False: 0}
+    scores = np.empty(len(same), np.float32)
     for at in range(0, len(same), _PAIRS):
         left, right = protocol.pairs[at : at + _PAIRS].T
-        scores = pair_cosines(units, left, right)
-        kind = same[at : at + _PAIRS]
+        part = scores[at : at + _PAIRS]
+        part[:] = pair_cosines(units, left, right)
         if broken.any():
             failed = broken[left] | broken[right]
-            scores[failed] = np.where(kind[failed], FAILED_GENUINE, FAILED_IMPOSTOR)
-        for label, target in ((True, genuine), (False, impostor)):
-            part = scores[kind == label]
-            target[filled[label] : filled[label] + len(part)] = part
-            filled[label] += len(part)
-    return tuple(points_at_fars(genuine, impostor, TEMPLATE_FARS))
+            part[failed] = np.where(same[at : at + _PAIRS][failed], FAILED_GENUINE, FAILED_IMPOSTOR)
+    genuine, impostor = scores[same], scores[~same]
+    del scores
+    if not bootstrap:
+        return pair_figures(genuine, impostor)
+    people = protocol.people.astype(np.int32)
+    kinds = [
+        ScoredPairs(values, *(people[protocol.pairs[kind, side]] for side in (0, 1)))
+        for kind, values in ((same, genuine), (~same, impostor))
+    ]
+    drawn = drawn_points(kinds[0], kinds[1], int(people.max()) + 1, bootstrap=bootstrap, seed=seed)
+    return pair_figures(genuine, impostor, drawn)
 
 
-def _search(units: NDArray[np.float32], broken: NDArray[np.bool_], search: Search) -> SearchFigures:
-    """Ranks and TPIR of one gallery. Memory: the similarities of ``_PROBES`` probes."""
-    gallery = np.ascontiguousarray(units[search.gallery])
-    parts = []
-    for at in range(0, len(search.probes), _PROBES):
-        probes = search.probes[at : at + _PROBES]
-        people = search.probe_people[at : at + _PROBES]
-        similarity = units[probes] @ gallery.T
-        # What failed finds no mate, and a stranger who failed is a false alarm.
-        similarity[:, broken[search.gallery]] = FAILED_GENUINE
-        has_mate = np.isin(people, search.gallery_people)
-        similarity[broken[probes] & has_mate] = FAILED_GENUINE
-        similarity[broken[probes] & ~has_mate] = FAILED_IMPOSTOR
-        parts.append(exact.describe(similarity, people, search.gallery_people))
-    searches = exact.joined(parts)
+def _search(
+    units: NDArray[np.float32],
+    broken: NDArray[np.bool_],
+    search: Search,
+    people: NDArray[np.int64],
+    bootstrap: int,
+    seed: int,
+) -> SearchFigures:
+    whole = ~broken[search.gallery]  # what failed finds nobody and is found by nobody
+    searches = exact.search(
+        units[search.probes],
+        units[search.gallery[whole]],
+        search.probe_people,
+        search.gallery_people[whole],
+        depth=_CMC_RANKS[-1],
+    )
+    has_mate, failed = np.isin(search.probe_people, search.gallery_people), broken[search.probes]
+    searches = searches._replace(
+        mated=has_mate,
+        mate=np.where(failed, FAILED_GENUINE, searches.mate),
+        stranger=np.where(
+            failed, FAILED_IMPOSTOR, searches.stranger
+        ),  # a stranger who failed is a false alarm
+        rank=np.where(failed, 1 + len(search.gallery), searches.rank),
+    )
     mated = int(searches.mated.sum())
     strangers = len(searches.mated) - mated
-    return SearchFigures(
+    fpirs = [*FPIRS, *_det_fpirs(strangers)] if mated and strangers else []
+    shares, tpir = (
+        search_bootstrap(
+            searches,
+            people[search.probes],
+            int(people.max()) + 1,
+            _CMC_RANKS,
+            fpirs,
+            replicates=bootstrap,
+            seed=seed,
+        )
+        if bootstrap and mated
+        else (None, None)
+    )
+    cmc = exact.shares_within(searches, _CMC_RANKS) if mated else []
+    points = [exact.point_at_fpir(searches, fpir) for fpir in fpirs]
+    found = SearchFigures(
         name=search.name,
-        gallery=len(gallery),
+        gallery=len(search.gallery),
         mated=mated,
         strangers=strangers,
-        ranks=dict(zip(RANKS, exact.shares_within(searches, RANKS), strict=True)) if mated else {},
-        tpir={fpir: exact.point_at_fpir(searches, fpir) for fpir in FPIRS} if mated and strangers else {},
+        ranks={r: Figure(cmc[r - 1]).within(_column(shares, r - 1), mated) for r in RANKS} if mated else {},
+        tpir=tuple(
+            TpirAtFpir(
+                target=fpir,
+                **point._asdict() | {"tpir": Figure(point.tpir).within(_column(tpir, k), mated)},
+                warning=_search_warning(search.name, fpir, point.allowed, strangers),
+            )
+            for k, (fpir, point) in enumerate(zip(FPIRS, points, strict=False))
+        ),
+        cmc=_curve(_CMC_RANKS if mated else (), cmc, shares),
+        det=_curve(fpirs, [1 - point.tpir for point in points], None if tpir is None else 1 - tpir)[
+            :, len(FPIRS) :
+        ],
+        replicates={},
+    )
+    drawn = (
+        {}
+        if shares is None or tpir is None
+        else (
+            {f"{search.name} rank-{r}": shares[:, r - 1] for r in RANKS}
+            | {f"{search.name} tpir@{fpir:g}": tpir[:, k] for k, fpir in enumerate(FPIRS if fpirs else ())}
+        )
+    )
+    return replace(found, replicates=drawn)
+
+
+def _det_fpirs(strangers: int) -> list[float]:
+    """Eight FPIRs a decade, from one false alarm up."""
+    return (
+        np.geomspace(1 / strangers, 1, max(2, int(8 * np.log10(strangers)))).tolist()
+        if strangers > 1
+        else [1.0]
     )
 
 
-def _contract(features: Features, protocol: TemplateProtocol, weighting: Weighting) -> dict[str, str]:
+def _column(replicates: Floats | None, k: int) -> Floats | None:
+    return None if replicates is None else replicates[:, k]
+
+
+def _curve(at: Sequence[float], values: Sequence[float], replicates: Floats | None) -> Floats:
+    """``[4, points]``: where, value, and the ends of its interval."""
+    figures = [Figure(value).within(_column(replicates, k)) for k, value in enumerate(values)]
+    return np.array([(where, *figure) for where, figure in zip(at, figures, strict=True)]).reshape(-1, 4).T
+
+
+def _search_warning(gallery: str, fpir: float, allowed: int, strangers: int) -> str:
+    if allowed >= 10:
+        return ""
+    return (
+        f"TPIR at FPIR {fpir:g} in {gallery} rests on {count_of(allowed, 'false alarm')} of "
+        f"{strangers:,} searches without a mate."
+    )
+
+
+def _contract(
+    features: Features, protocol: TemplateProtocol, weighting: Weighting, bootstrap: int, seed: int
+) -> dict[str, str]:
     weights: Mapping[str, str] = {
         "none": "none: every feature is normalised",
         "norm": "length of the feature",
@@ -270,7 +271,8 @@ def _contract(features: Features, protocol: TemplateProtocol, weighting: Weighti
         "TAR at FAR": "lowest threshold whose FAR does not exceed the target (exact)",
         "rank": "mate among the so many most similar, of the probes with a mate; ties count against it",
         "TPIR at FPIR": "mate above the lowest bar that so many of the probes without a mate pass (exact), at any rank",
-        "intervals": "not computed",
+        "minDCF": cost_in_words(),
+        "intervals": interval_in_words(bootstrap, "people, in searches over those of the probes", seed),
         "failures": f"{len(features.failures)} of {len(protocol.images)} images, left out of their templates; an empty template "
         "counts as an error",
     }

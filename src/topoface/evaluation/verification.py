@@ -1,50 +1,35 @@
 """Judge a model on verification pairs: every figure with its interval, its rule and what limits it."""
 
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topoface.evaluation.embedding import Embed, PairScores, Progress, score_pairs
+from topoface.evaluation.figures import (
+    BINS,
+    COST,
+    Curve,
+    Figure,
+    TarAtFar,
+    band,
+    band_fars,
+    cost_figure,
+    cost_in_words,
+    cost_warning,
+    count_of,
+    interval_in_words,
+    tar_at,
+    with_intervals,
+    without_nan,
+)
 from topoface.evaluation.protocol import PairProtocol
 from topoface.functional import bootstrap as resample
 from topoface.functional import verification as exact
 
 FARS: Final = (1e-1, 1e-2, 1e-3)
 WORST: Final = 12
-BINS: Final = 100
-
-
-class Figure(NamedTuple):
-    """A figure and its 95 % interval, NaN where no bootstrap was asked for."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class TarAtFar:
-    """TAR at the lowest threshold whose FAR does not exceed the target.
-
-    Attributes:
-        target: the FAR asked for.
-        tar: share of genuine pairs accepted.
-        far: share of impostor pairs accepted, at most ``target``.
-        false_accepts: how many those are.
-        allowed: how many ``target`` would allow.
-        threshold: accept at or above it.
-        warning: empty, or why the figure says little.
-    """
-
-    target: float
-    tar: Figure
-    far: float
-    false_accepts: int
-    allowed: int
-    threshold: float
-    warning: str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,8 +43,9 @@ class Verification:
         fold_thresholds: float64 ``[k]``.
         auc: area under the ROC.
         eer: equal error rate.
+        min_dcf: lowest detection cost at ``figures.COST``.
         tar: one for each FAR in ``FARS``.
-        roc: ``(far, tar, threshold)`` float64 ``[3, points]``, thinned for plotting (exact points, fewer of them).
+        curve: for ROC and DET.
         histogram: pairs by score: int64 ``[2, BINS]`` (genuine, impostor) over equal bins of [-1, 1].
         worst_accepts: impostor pairs that were accepted, highest score first; positions in ``protocol.pairs``.
         worst_rejects: genuine pairs that were rejected, lowest score first.
@@ -74,8 +60,9 @@ class Verification:
     fold_thresholds: NDArray[np.float64]
     auc: Figure
     eer: Figure
+    min_dcf: Figure
     tar: tuple[TarAtFar, ...]
-    roc: NDArray[np.float64]
+    curve: Curve
     histogram: NDArray[np.int64]
     worst_accepts: tuple[int, ...]
     worst_rejects: tuple[int, ...]
@@ -103,12 +90,19 @@ class Verification:
             if self.failures
             else ()
         )
-        return failed + tuple(point.warning for point in self.tar if point.warning)
+        every = [p.warning for p in self.tar] + [cost_warning(self.min_dcf, np.isfinite(self.auc.low))]
+        return failed + tuple(warning for warning in every if warning)
+
+    def named(self) -> dict[str, Figure]:
+        """Every figure by name, for tables."""
+        figures = {"accuracy": self.accuracy, "auc": self.auc, "eer": self.eer}
+        return (
+            figures | {f"tar@{point.target:g}": point.tar for point in self.tar} | {"min_dcf": self.min_dcf}
+        )
 
     def summary(self) -> dict[str, float]:
-        """The main figures by name, for logs and tables."""
-        figures = {"accuracy": self.accuracy.value, "auc": self.auc.value, "eer": self.eer.value}
-        return figures | {f"tar@{point.target:g}": point.tar.value for point in self.tar}
+        """The main figures by name, for logs: shares, of which more is better but for ``eer``."""
+        return {name: figure.value for name, figure in self.named().items() if name != "min_dcf"}
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the images and the single scores, in types that ``json`` can write; NaN and inf become null."""
@@ -131,8 +125,9 @@ class Verification:
             "fold_thresholds": self.fold_thresholds.tolist(),
             "auc": self.auc._asdict(),
             "eer": self.eer._asdict(),
+            "min_dcf": self.min_dcf._asdict(),
             "tar_at_far": [{**vars(point), "tar": point.tar._asdict()} for point in self.tar],
-            "roc": dict(zip(("far", "tar", "threshold"), self.roc.tolist(), strict=True)),
+            **self.curve.to_json(),
             "histogram": dict(zip(("genuine", "impostor"), self.histogram.tolist(), strict=True)),
             "worst_accepts": [pair(i) for i in self.worst_accepts],
             "worst_rejects": [pair(i) for i in self.worst_rejects],
@@ -176,28 +171,22 @@ def judge(
 ) -> Verification:
     """All figures from the scores of the protocol's pairs; arguments as in :func:`verify`."""
     scores, same = pair_scores.scores, protocol.same
-    replicates = _replicates(scores, protocol, bootstrap, seed) if bootstrap else {}
+    impostors = int((~same).sum())
+    fars = band_fars(impostors)
+    replicates = _replicates(scores, protocol, (*FARS, *fars), bootstrap, seed) if bootstrap else {}
 
     def figure(name: str, value: float) -> Figure:
-        return Figure(value, *_interval(replicates.get(name)))
+        return Figure(value).within(replicates.get(name))
 
     folds = exact.kfold(scores, same, protocol.folds)
     accepted = scores >= folds.thresholds[np.searchsorted(folds.folds, protocol.folds)]
-    impostors = int((~same).sum())
-    tar = []
-    for far in FARS:
-        point = exact.threshold_at_far(scores, same, far)
-        tar.append(
-            TarAtFar(
-                target=far,
-                tar=figure(f"tar@{far:g}", point.tar),
-                far=point.far,
-                false_accepts=point.false_accepts,
-                allowed=point.allowed,
-                threshold=point.threshold,
-                warning=resolution_warning(impostors, point.allowed, far),
-            )
-        )
+    points = [(far, exact.threshold_at_far(scores, same, far)) for far in FARS]
+    genuine = len(same) - impostors
+    tar = [
+        tar_at(far, p.threshold, round(p.tar * genuine), genuine, p.false_accepts, impostors)
+        for far, p in points
+    ]
+    cost, best = exact.min_dcf(scores, same, COST)
     judged = ~pair_scores.failed
     return Verification(
         protocol=protocol,
@@ -206,8 +195,9 @@ def judge(
         fold_thresholds=folds.thresholds,
         auc=figure("auc", exact.auc(scores, same)),
         eer=figure("eer", exact.equal_error_rate(scores, same)),
-        tar=tuple(tar),
-        roc=_thinned_roc(scores, same),
+        min_dcf=cost_figure(cost, int((scores[~same] >= best).sum()), replicates.get("min_dcf")),
+        tar=with_intervals(tar, replicates, genuine),
+        curve=Curve(_thinned_roc(scores, same), band(fars if bootstrap else [], replicates), impostors),
         histogram=np.stack(
             [np.histogram(np.clip(scores[judged & kind], -1, 1), BINS, (-1, 1))[0] for kind in (same, ~same)]
         ).astype(np.int64),
@@ -237,47 +227,34 @@ def compare(
         protocol.identities[protocol.pairs],
         protocol.folds,
         fars=FARS,
+        cost=COST,
         replicates=bootstrap,
         seed=seed,
     )
-    values = second.summary()
+    values = second.named()
     return {
-        name: Figure(value - values[name], *_interval(differences[name]))
-        for name, value in first.summary().items()
+        name: Figure(figure.value - values[name].value).within(differences[name])
+        for name, figure in first.named().items()
     }
 
 
 def _replicates(
-    scores: NDArray[np.float64], protocol: PairProtocol, bootstrap: int, seed: int
+    scores: NDArray[np.float64],
+    protocol: PairProtocol,
+    fars: tuple[float, ...],
+    bootstrap: int,
+    seed: int,
 ) -> dict[str, NDArray[np.float64]]:
     return resample.identity_bootstrap(
         scores,
         protocol.same,
         protocol.identities[protocol.pairs],
         protocol.folds,
-        fars=FARS,
+        fars=fars,
+        cost=COST,
         replicates=bootstrap,
         seed=seed,
     )
-
-
-def _interval(samples: NDArray[np.float64] | None) -> tuple[float, float]:
-    return (float("nan"), float("nan")) if samples is None else resample.percentile_interval(samples)
-
-
-def resolution_warning(impostors: int, allowed: int, far: float) -> str:
-    """A rate needs about ten errors to be known to a third of itself."""
-    if impostors >= 10 / far * (1 - 1e-9):
-        return ""
-    return (
-        f"TAR at FAR {far:g} rests on {count_of(allowed, 'false accept')}: {impostors:,} impostor pairs "
-        f"are few for this rate (at least {round(10 / far):,} would be needed)."
-    )
-
-
-def count_of(number: int, noun: str) -> str:
-    """``1 image``, ``3 images``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _thinned_roc(
@@ -304,22 +281,8 @@ def _contract(protocol: PairProtocol, flip: bool, bootstrap: int, seed: int, fai
         "flip": "embedding plus that of the mirrored image, then normalised" if flip else "none",
         "accuracy": f"mean over {len(np.unique(protocol.folds))} folds, each at the threshold best on all others (exact, the strictest of equals)",
         "TAR at FAR": "lowest threshold whose FAR does not exceed the target (exact)",
-        "intervals": f"95 %, {bootstrap} bootstrap replicates over {unit}, seed {seed}"
-        if bootstrap
-        else "not computed",
+        "minDCF": cost_in_words(),
+        "intervals": interval_in_words(bootstrap, unit, seed),
         "failures": f"{failures} of {len(protocol.images)} images; a pair with such an image counts as an error",
         **({"notes": " ".join(protocol.notes)} if protocol.notes else {}),
     }
-
-
-def without_nan(value: Any) -> Any:
-    """JSON knows neither NaN nor infinity."""
-    match value:
-        case dict():
-            return {key: without_nan(item) for key, item in value.items()}
-        case list() | tuple():
-            return [without_nan(item) for item in value]
-        case float() if not np.isfinite(value):
-            return None
-        case _:
-            return value

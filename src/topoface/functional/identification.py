@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topoface.functional.compiled import compiled
+from topoface.functional.search import exact_cosines, prepare, unit_table
+from topoface.functional.search import most_similar as most_similar
 from topoface.functional.verification import allowed_false_accepts, as_array
 
 _BLOCK = 1 << 22  # similarities looked at together
-_PROBES, _ENTRIES = 512, 8192  # of a tile of the product; no result depends on them
 
 
 class Searches(NamedTuple):
@@ -164,116 +164,48 @@ def _require_mates(searches: Searches) -> None:
         raise ValueError("no probe has a mate in the gallery; check that both name people the same way")
 
 
-def most_similar(
-    probes: NDArray[Any], gallery: NDArray[Any], k: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The ``k`` gallery entries most similar to each probe, exactly: what sorting all cosines would give.
-
-    A float32 product of tiles finds candidates: all that could be among the ``k`` best if the product errs as far as it can
-    (`product_error`). They alone are computed again, in float64, so that no answer depends on tiles, threads or library.
+def search(
+    probes: NDArray[Any],
+    gallery: NDArray[Any],
+    probe_ids: ArrayLike,
+    gallery_ids: ArrayLike,
+    *,
+    depth: int = 20,
+) -> Searches:
+    """What each search found, without a table of all similarities: `describe` of exact cosines, with ranks up to ``depth``.
 
     Args:
         probes: float32 ``[p, D]``, unit rows (or zeros).
         gallery: float32 ``[g, D]``, unit rows (or zeros).
-        k: at least 1; all entries where there are fewer.
-
-    Returns:
-        ``(positions, cosines)``, ``[p, min(k, g)]``, best first; of equal ones the lower position first.
+        probe_ids: ``[p]``, who each probe is; any labels.
+        gallery_ids: ``[g]``, who each entry is; one identity may have several entries, the best of which counts.
+        depth: ranks up to this one are right; larger ones are only known to be larger.
 
     Raises:
-        ValueError: rows longer than 1, tables of two widths, an empty gallery, or ``k`` below 1.
+        ValueError: as `search.most_similar`, or labels that do not fit.
     """
-    left, right = unit_table(probes), unit_table(gallery)
-    k = min(k, len(right))
-    if k < 1 or left.shape[1] != right.shape[1]:
+    who, entries = as_array(probe_ids), as_array(gallery_ids)
+    if (len(who), len(entries)) != (len(probes), len(gallery)):
         raise ValueError(
-            f"k of {k}, probes {left.shape} and gallery {right.shape}; give k >= 1 and tables of one width"
+            f"{len(who)} and {len(entries)} labels for {len(probes)} probes and {len(gallery)} entries"
         )
-    found = [_most_similar(left[at : at + _PROBES], right, k) for at in range(0, len(left), _PROBES)]
-    positions = np.concatenate([np.empty((0, k), np.int64), *(part[0] for part in found)])
-    return positions, np.concatenate([np.empty((0, k)), *(part[1] for part in found)])
-
-
-def product_error(dimension: int) -> float:
-    """Bound of what a float32 product of unit rows errs by, in whatever order it adds (Higham: gamma_D, with room)."""
-    return float(1.01 * (dimension + 2) * 2.0**-24)
-
-
-def unit_table(rows: NDArray[Any]) -> NDArray[np.float32]:
-    """The rows as a contiguous float32 table, if none is longer than 1. ValueError otherwise."""
-    table = np.ascontiguousarray(rows, dtype=np.float32)
-    for at in range(0, len(table), 1 << 14):
-        part = table[at : at + (1 << 14)]
-        if not np.einsum("nd,nd->n", part, part).max(initial=0.0) < 1 + 1e-5:  # NaN is refused too
-            raise ValueError("rows must be finite and no longer than 1; normalise them first")
-    return table
-
-
-def exact_cosines(
-    rows: NDArray[np.float32], columns: NDArray[np.float32], i: NDArray[Any], j: NDArray[Any]
-) -> NDArray[np.float64]:
-    """Inner products of ``rows[i]`` and ``columns[j]`` summed in float64, ``[m]``: right to 1e-15, whatever the order."""
-    loops = compiled(_exact_loops, exact_loop)
-    if loops is not None:
-        products: NDArray[np.float64] = loops(rows, columns, i, j)
-        return products
-    step = 1 << 12
-    parts = [
-        np.einsum("md,md->m", rows[i[at : at + step]].astype(np.float64), columns[j[at : at + step]])
-        for at in range(0, len(i), step)
-    ]
-    return np.concatenate([np.empty(0), *parts])
-
-
-def exact_loop(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    """Inner product of two float32 vectors in float64, as a loop to compile."""
-    total = 0.0
-    for d in range(len(a)):
-        total += np.float64(a[d]) * np.float64(b[d])
-    return total
-
-
-def _exact_loops(
-    rows: NDArray[np.float32], columns: NDArray[np.float32], i: NDArray[Any], j: NDArray[Any]
-) -> NDArray[np.float64]:
-    products = np.empty(len(i))
-    for m in range(len(i)):
-        products[m] = exact_loop(rows[i[m]], columns[j[m]])
-    return products
-
-
-def _most_similar(
-    probes: NDArray[np.float32], gallery: NDArray[np.float32], k: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """`most_similar` for one tile of probes: keep whatever reaches the k-th best so far, less twice the error."""
-    slack = np.float32(2 * product_error(probes.shape[1]))
-    bar = np.full(len(probes), -np.inf, np.float32)
-    row, entry = np.empty(0, np.int64), np.empty(0, np.int64)
-    for at in range(0, len(gallery), _ENTRIES):
-        product = probes @ gallery[at : at + _ENTRIES].T
-        width = product.shape[1]
-        if at == 0 and k <= width:
-            bar = np.partition(product, width - k, axis=1)[:, width - k] - slack
-        fresh = np.flatnonzero(product >= bar[:, None])
-        row, entry = np.append(row, fresh // width), np.append(entry, at + fresh % width)
-        if len(row) > 4 * k * len(probes):
-            best, exact = _best(probes, gallery, row, entry, k)
-            row, entry = row[best].ravel(), entry[best].ravel()
-            bar = exact[:, -1].astype(np.float32) - slack
-    best, exact = _best(probes, gallery, row, entry, k)
-    return entry[best], exact
-
-
-def _best(
-    probes: NDArray[np.float32],
-    gallery: NDArray[np.float32],
-    row: NDArray[np.int64],
-    entry: NDArray[np.int64],
-    k: int,
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Places ``[p, k]`` of the best candidates of each row, each of which has k or more, and their exact cosines."""
-    exact = exact_cosines(probes, gallery, row, entry)
-    order = np.lexsort((entry, -exact, row))
-    starts = np.searchsorted(row[order], np.arange(len(probes)))
-    best = order[starts[:, None] + np.arange(k)]
-    return best, exact[best]
+    codes = np.unique(np.concatenate([who, entries]), return_inverse=True)[1]
+    who, entries = codes[: len(who)], codes[len(who) :]
+    order = np.argsort(entries, kind="stable")
+    first, last = (np.searchsorted(entries[order], who, side=side) for side in ("left", "right"))
+    enrolled = last - first
+    positions, cosines = most_similar(probes, prepare(gallery), depth + int(np.bincount(entries).max()))
+    # Every entry of a probe's own identity, whatever its place.
+    asked = np.repeat(np.arange(len(who)), enrolled)
+    offset = np.arange(len(asked)) - np.repeat(np.cumsum(enrolled) - enrolled, enrolled)
+    own = exact_cosines(unit_table(probes), unit_table(gallery), asked, order[first[asked] + offset])
+    mate = np.full(len(who), -np.inf)
+    np.maximum.at(mate, asked, own)
+    strange = entries[positions] != who[:, None]
+    before = (strange & (cosines >= mate[:, None])).sum(axis=1)
+    return Searches(
+        mated=enrolled > 0,
+        mate=mate,
+        stranger=np.where(strange, cosines, -np.inf).max(axis=1),
+        rank=1 + np.where(enrolled > 0, before, len(entries)).astype(np.int64),
+    )

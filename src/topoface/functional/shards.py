@@ -30,47 +30,19 @@ class ShardPart:
         return torch.stack([self.log_mass, self.entropy, self.own], 1)
 
 
-def shard_part(logits: Tensor, labels: Tensor, first_class: int, *, differentiable: bool = True) -> ShardPart:
-    """One shard's part of the statistics, connected to the graph of the logits also where a shard is empty.
-
-    Args:
-        logits: ``[n, c]`` of classes ``first_class .. first_class + c - 1``; c may be 0.
-        labels: int64 ``[n]``, over all classes.
-        first_class: of the shard.
-        differentiable: whether the entropy keeps its graph.
-    """
-    own, rest = own_and_rest(logits, labels, first_class)
-    if logits.shape[1] == 0:
-        return ShardPart(log_mass=own - torch.inf, entropy=own, own=own)
-    top = rest.detach().amax(1).clamp(min=torch.finfo(logits.dtype).min)  # a shard of just the own class
-    total = (rest - top[:, None]).exp().sum(1)
-    filled = total > 0
-    mass = total.where(filled, 1).log() + top
-    with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
-        # measured from the log-mass: the logits themselves, times their weights, would cancel
-        weights = (rest - mass[:, None]).exp()
-        entropy = (weights * (mass[:, None] - logits)).sum(1).where(filled, 0)
-    return ShardPart(log_mass=torch.where(filled, mass, -torch.inf), entropy=entropy, own=own)
-
-
-def own_and_rest(logits: Tensor, labels: Tensor, first_class: int) -> tuple[Tensor, Tensor]:
-    """Each row's own logit ``[n]``, 0 where its class lies on another shard, and all ``[n, c]`` with the own one at -inf."""
-    if logits.shape[1] == 0:
-        return logits.sum(1), logits
-    local = labels - first_class
-    here = (local >= 0) & (local < logits.shape[1])
-    slot = local.clamp(0, logits.shape[1] - 1)[:, None]
-    there = logits.gather(1, slot)
-    rest = logits.scatter(1, slot, torch.where(here[:, None], -torch.inf, there))
-    return there[:, 0].where(here, 0), rest
-
-
 def join_shards(parts: Sequence[ShardPart]) -> ShardPart:
     """The part of all classes, from those of the shards in any order."""
     log_masses = torch.stack([part.log_mass for part in parts])
-    log_mass = log_masses.logsumexp(0)
-    shares = (log_masses - log_mass).exp()
+    empty = (log_masses == -torch.inf).all(
+        0
+    )  # everywhere; there is nothing to differentiate then, and no NaN to make
+    total = log_masses.where(~empty, 0).logsumexp(0)
+    shares = (log_masses - total).exp()
     # entropy among the shards and within each; an empty shard has the share 0, and its log-mass is not to be multiplied
-    distance = (log_mass - log_masses).where(shares > 0, 0)
+    distance = (total - log_masses).where(shares > 0, 0)
     entropy = (shares * (distance + torch.stack([part.entropy for part in parts]))).sum(0)
-    return ShardPart(log_mass=log_mass, entropy=entropy, own=torch.stack([part.own for part in parts]).sum(0))
+    return ShardPart(
+        log_mass=torch.where(empty, -torch.inf, total),
+        entropy=entropy,
+        own=torch.stack([part.own for part in parts]).sum(0),
+    )

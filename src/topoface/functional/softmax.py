@@ -41,7 +41,7 @@ def entropy_of(target: Tensor, rest_log_mass: Tensor, rest_entropy: Tensor, num_
         rest_entropy: ``[n]`` entropy of the other classes among themselves.
         num_classes: C, for the upper bound log C.
     """
-    margin = rest_log_mass - target
+    margin = (rest_log_mass - target).clamp(min=-1e4)  # there may be no rest at all
     q = margin.sigmoid()
     # -p log p and -q log q by logsigmoid; where q underflows to 0, log q is finite and the product is 0
     binary = -(q * logsigmoid(margin) + (1 - q) * logsigmoid(-margin))

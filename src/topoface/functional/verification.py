@@ -1,4 +1,4 @@
-"""Verification figures from scores and labels: ROC, TAR at FAR, k-fold accuracy, AUC and EER, all exact.
+"""Verification figures from scores and labels: ROC, TAR at FAR, k-fold accuracy, AUC, EER and minDCF, all exact.
 
 A pair is accepted when its score is at or above the threshold. Thresholds are always observed scores
 (or ``inf``: accept nothing), so that no figure depends on a grid and a strictly increasing map of the
@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from topoface.functional.fold_cuts import best_cuts, codes
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -30,6 +32,32 @@ class OperatingPoint(NamedTuple):
     far: float
     false_accepts: int
     allowed: int
+
+
+class DetectionCost(NamedTuple):
+    """What errors cost, as NIST's speaker evaluations count.
+
+    Attributes:
+        prior: share of genuine pairs among those that will be compared, in (0, 1).
+        miss: cost of rejecting a genuine pair.
+        false_accept: cost of accepting an impostor pair.
+    """
+
+    prior: float = 0.01
+    miss: float = 1.0
+    false_accept: float = 1.0
+
+    @property
+    def ratio(self) -> float:
+        """What a FAR of 1 costs, where an FRR of 1 costs 1."""
+        return self.false_accept * (1 - self.prior) / (self.miss * self.prior)
+
+    def of(self, far: Floats, tar: Floats) -> Floats:
+        """Expected cost, divided by that of the better of accepting everything and accepting nothing."""
+        return (1 - tar + self.ratio * far) / min(1.0, self.ratio)
+
+
+NIST_COST = DetectionCost()
 
 
 class FoldResult(NamedTuple):
@@ -175,6 +203,28 @@ def equal_error_rate(scores: ArrayLike, same: ArrayLike) -> float:
     return float(far[after] - share * (far[after] - far[after - 1]))
 
 
+def min_dcf(scores: ArrayLike, same: ArrayLike, cost: DetectionCost = NIST_COST) -> tuple[float, float]:
+    """Lowest detection cost of all thresholds, and the strictest threshold that has it.
+
+    ``miss * prior * FRR + false_accept * (1 - prior) * FAR``, divided by the cost of the better of accepting everything and
+    accepting nothing (NIST, speaker recognition evaluation), so that 1 is worth nothing and 0 is perfect.
+
+    Args:
+        scores: ``[m]``, higher means more alike.
+        same: ``[m]``, true for genuine pairs.
+        cost: prior and costs.
+
+    Raises:
+        ValueError: a prior outside (0, 1), or a cost that is not positive.
+    """
+    if not (0 < cost.prior < 1 and 0 < cost.miss < np.inf and 0 < cost.false_accept < np.inf):
+        raise ValueError(f"{cost}: the prior must lie between 0 and 1, and costs be positive")
+    far, tar, thresholds = roc(scores, same)
+    costs = cost.of(far, tar)
+    best = int(np.argmin(costs))
+    return float(costs[best]), float(thresholds[best])
+
+
 def kfold(scores: ArrayLike, same: ArrayLike, folds: ArrayLike) -> FoldResult:
     """Accuracy of each fold at the threshold that is best on all other folds.
 
@@ -195,34 +245,22 @@ def kfold(scores: ArrayLike, same: ArrayLike, folds: ArrayLike) -> FoldResult:
     given = as_array(folds)
     if given.ndim == 0:
         given = np.arange(len(values)) * int(given) // len(values)
-    names, fold = np.unique(given, return_inverse=True)
+    names, fold = codes(given)
     if fold.shape != labels.shape:
         raise ValueError(f"folds {fold.shape} must name one fold for each of the {len(labels)} pairs")
     if len(names) < 2:
         raise ValueError("one fold only; the threshold is chosen on other folds, so at least two are needed")
-
+    genuine, sizes = np.bincount(fold[labels], minlength=len(names)), np.bincount(fold)
+    alone = (genuine == genuine.sum()) | (sizes - genuine == len(labels) - genuine.sum())
+    if alone.any():
+        raise ValueError(
+            f"without fold {names[alone][0]} only one kind of pair is left; spread both kinds over the folds"
+        )
     order = np.argsort(-values)  # how it orders equal scores does not matter: they are accepted together
     values, labels, fold = values[order], labels[order], fold[order]
-    # Position c stands for "accept the c best"; only the ends of runs of equal scores are thresholds.
-    ends = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1], [True]]))
-    gain = np.where(labels, 1, -1)
-    genuine, sizes = np.bincount(fold[labels], minlength=len(names)), np.bincount(fold)
-    accuracy, thresholds = np.empty(len(names)), np.empty(len(names))
-    kept = np.zeros(len(values) + 1, dtype=np.int64)
-    for k in range(len(names)):
-        if genuine.sum() == genuine[k] or sizes.sum() - genuine.sum() == sizes[k] - genuine[k]:
-            raise ValueError(
-                f"without fold {names[k]} only one kind of pair is left; spread both kinds over the folds"
-            )
-        held_out = fold == k
-        np.cumsum(np.where(held_out, 0, gain), out=kept[1:])
-        # The first maximum is the strictest. It is always a score of the other folds (or inf): a run
-        # of equal scores from this fold alone repeats the count of the run before it.
-        best = ends[np.argmax(kept[ends])]
-        correct = sizes[k] - genuine[k] + gain[:best].sum(where=held_out[:best])
-        accuracy[k] = correct / sizes[k]
-        thresholds[k] = values[best - 1] if best else np.inf
-    return FoldResult(names, accuracy, thresholds)
+    best, own = best_cuts(values, labels, fold, len(names))
+    thresholds = np.where(best > 0, values[best - 1], np.inf).astype(np.float64)
+    return FoldResult(names, (sizes - genuine + own) / sizes, thresholds)
 
 
 def kfold_accuracy(scores: ArrayLike, same: ArrayLike, folds: ArrayLike) -> tuple[float, Floats]:

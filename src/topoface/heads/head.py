@@ -78,6 +78,10 @@ class Head(Protocol):
     What methods may want to know of it is optional: ``scale``, ``margin_room`` and ``has_class_centers``, see ``RunFacts``. So are
     ``connect(source)``, called once before training with the source of the faces, and ``prepare(batch)``, which
     runs in the loader as that of a method does.
+
+    A head whose parameters need no gradient may move them itself, as Partial FC does: ``adopt(optimizer, accumulation)`` is told the recipe's settings once,
+    ``begin_step(lr)`` comes before the forward passes of an optimizer step, ``own_gradient_norm()`` after backward, and ``end_step()`` after torch's
+    optimizer has moved the rest; where a gradient is not finite it does not come. ``fused`` says that it moves them in backward already.
     """
 
     num_classes: int

@@ -3,18 +3,23 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from topoface.errors import UserError
+from topoface.data.batch import Batch
+from topoface.errors import UserError, require
 from topoface.functional import margin as margins
-from topoface.functional.collectives import logsumexp_over_ranks, shared_gradient
+from topoface.functional.blocked_softmax import Products
+from topoface.functional.collectives import gather_rows, logsumexp_over_ranks, shared_gradient
 from topoface.functional.directions import unit_rows
 from topoface.functional.draws import generator
 from topoface.functional.placement import cut, held, is_cut, own_classes
 from topoface.functional.softmax import negative_log_likelihood
 from topoface.heads.head import MARGIN_STATISTICS, ClassStatistics, StatisticsRequest
-from topoface.heads.logits import ClassLogits, DenseLogits, ShardedLogits
+from topoface.heads.logits import ClassLogits, connected
+from topoface.heads.own_sgd import OwnSGD, Unsampled
+from topoface.recipe import OptimizerConfig
 
 MarginGradient = Literal["exact", "straight"]
 
@@ -22,8 +27,8 @@ MarginGradient = Literal["exact", "straight"]
 class Softmax(nn.Module):
     """Softmax over scaled cosines without a margin (NormFace, arXiv 1704.06369), and the base of the margin heads.
 
-    Where several processes train, each holds a contiguous range of the class centers; the figures are those of one process.
-    Everything here is float32 (or float64) outside autocast, whatever the backbone ran in.
+    Logits of all classes are never kept (``functional/blocked_softmax.py``). Where several processes train, each holds a contiguous range of the class
+    centers; the figures are those of one process. Everything here is float32 (or float64) outside autocast, whatever the backbone ran in.
 
     Args:
         embedding_dim: D.
@@ -32,9 +37,15 @@ class Softmax(nn.Module):
         scale: s, what cosines are multiplied with.
         margin_gradient: ``exact``: the derivative of the margin; ``straight``: pass the gradient through
             as if there were no margin, which is what arcface_torch's released code does.
+        rate: share of the classes that take part in a step (Partial FC, arXiv 2010.05222); those of the batch always do, the others are drawn.
+            The statistics are those of the classes that take part; of a batch that comes without draws, as in a diagnosis, those of all.
+        unsampled: what becomes of centers that are not drawn: ``caught_up``: when drawn next, the weight decay and momentum of the steps between,
+            which makes it dense SGD exactly; ``untouched``: nothing.
+        fused: move each block of class centers as soon as its gradient is there, which is never held as a whole; with a rate of 1, SGD and
+            no accumulation.
+        filter_above: other classes whose cosine is above this leave that row's softmax: for sets in which one person has several labels.
+        products: ``bfloat16`` where the hardware is faster with it: logits are off by up to s / 256, gradients by half a percent.
     """
-
-    has_class_centers = True
 
     def __init__(
         self,
@@ -44,14 +55,32 @@ class Softmax(nn.Module):
         seed: int = 0,
         scale: float = 64.0,
         margin_gradient: MarginGradient = "exact",
+        rate: float = 1.0,
+        unsampled: Unsampled = "caught_up",
+        fused: bool = False,
+        filter_above: float | None = None,
+        products: Products = "float32",
     ) -> None:
         super().__init__()
-        if scale <= 0:
-            raise UserError(f"is {scale}", "head.init_args.scale", "give a positive scale")
+        require(scale > 0, "scale", scale, "give a positive scale")
+        require(0 < rate <= 1, "rate", rate, "give a share in (0, 1], 1 for all classes")
+        require(
+            not fused or rate == 1, "fused", fused, "set it to false, or rate to 1: drawn classes need it not"
+        )
+        if filter_above is not None:
+            require(-1 < filter_above <= 1, "filter_above", filter_above, "give a cosine, or null for none")
         self.num_classes, self.scale, self.margin_gradient = num_classes, scale, margin_gradient
+        self.rate, self.fused, self.filter_above, self.products = rate, fused, filter_above, products
         centers = generator(seed, "class_centers").normal(0.0, 0.01, (num_classes, embedding_dim))
         weight = torch.from_numpy(centers).float()
-        self.weight = nn.Parameter(cut(weight))
+        moves_itself = rate < 1 or fused
+        self.weight = nn.Parameter(cut(weight), requires_grad=not moves_itself)
+        self.sgd = OwnSGD(self.weight, "untouched" if fused else unsampled) if moves_itself else None
+
+    @property
+    def has_class_centers(self) -> bool:
+        """Whether their gradient can be joined by that of other terms."""
+        return not self.fused
 
     @property
     def margin_room(self) -> float | None:
@@ -71,24 +100,87 @@ class Softmax(nn.Module):
         """Target logit ``[n]`` before scale and a regulariser or None; for margins that read the ``embeddings`` themselves."""
         return self.margin(cosine, shift), None
 
-    def class_logits(
-        self, rows: Tensor, centers: Tensor, labels: Tensor, *, differentiable: bool
-    ) -> ClassLogits:
-        """Scaled cosines of unit embeddings ``[n, D]`` to all classes, from the unit centers ``[c, D]`` that lie here.
+    # --- class centers that move themselves ------------------------------------------------------------
 
-        ``differentiable``: whether their entropy keeps its graph.
+    def adopt(self, optimizer: OptimizerConfig, accumulation: int) -> None:
+        """Take over what the recipe's optimizer would do for class centers that are drawn or fused.
+
+        Raises:
+            UserError: a setting that these cannot follow.
         """
-        if not is_cut(self.weight):
-            return DenseLogits(rows, centers, labels, self.scale)
-        return ShardedLogits(
-            rows,
-            centers,
-            labels,
-            self.scale,
-            first_class=own_classes(self.num_classes).start,
-            num_classes=self.num_classes,
-            differentiable=differentiable,
-        )
+        if self.sgd is None:
+            return
+        self.sgd.adopt(optimizer)
+        if self.fused and accumulation > 1:
+            raise UserError(
+                f"is {accumulation}, and fused class centers move with each batch",
+                "training.accumulation",
+                "set it to 1, or head.init_args.fused to false",
+            )
+
+    def begin_step(self, lr: float) -> None:
+        """The forward passes of an optimizer step follow, with this learning rate."""
+        if self.sgd is not None:
+            self.sgd.begin(lr)
+
+    def end_step(self) -> None:
+        """The step is taken: move the centers that were drawn."""
+        if self.sgd is not None and not self.fused:
+            self.sgd.finish()
+
+    def own_gradient_norm(self) -> Tensor | None:
+        """Of the centers that were drawn, over all ranks, before they move; None where torch's optimizer moves them, or backward did."""
+        return None if self.sgd is None or self.fused else self.sgd.gradient_norm()
+
+    def prepare(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Candidates for the classes that take part, int64 ascending, and the number that each was drawn with; runs in the loader.
+
+        Every class has its number in each step, whichever rank holds it: several processes draw what one would.
+        """
+        if self.rate == 1:
+            return {}
+        mine, draws = self._here(), batch.draws
+        numbers = generator(draws.seed, "partial_fc", draws.step).random(self.num_classes)[
+            mine.start : mine.stop
+        ]
+        drawn = np.flatnonzero(numbers < self.rate)
+        return {"drawn_classes": torch.from_numpy(drawn), "drawn_numbers": torch.from_numpy(numbers[drawn])}
+
+    def class_centers(self) -> Tensor:
+        """Rows ``[c, D]`` that lie here, not normalised, detached; those not drawn lately are caught up first."""
+        if self.sgd is not None:
+            self.sgd.catch_up_all()
+        return held(self.weight).detach()
+
+    def _here(self) -> range:
+        """Classes whose centers lie on this rank."""
+        return own_classes(self.num_classes) if is_cut(self.weight) else range(self.num_classes)
+
+    def _taking_part(
+        self, labels: Tensor, extras: Mapping[str, Tensor] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Centers ``[m, D]`` of the classes that take part, the place of each row's own one or -1, and the centers for other terms."""
+        table = held(self.weight)
+        local = labels - self._here().start
+        here = (local >= 0) & (local < len(table))
+        own = torch.where(here, local, -1)
+        if self.rate == 1 or not extras:
+            if self.sgd is not None:
+                table = table.detach() if self.fused else self.class_centers()
+            elif is_cut(self.weight):
+                table = shared_gradient(table)
+            return table, own, table
+        assert self.sgd is not None
+        present = torch.unique(labels)
+        # as many as `rate` asks for, on average, those of the batch among them
+        others = (self.rate * self.num_classes - len(present)) / max(self.num_classes - len(present), 1)
+        drawn = extras["drawn_classes"][extras["drawn_numbers"] < others]
+        chosen = torch.unique(torch.cat([drawn, local[here]]))
+        rows = self.sgd.rows(chosen)
+        if is_cut(self.weight):
+            rows = shared_gradient(rows)
+        place = torch.searchsorted(chosen, local.where(here, 0))
+        return rows, place.where(here, -1), connected(table.detach(), chosen, rows)
 
     def forward(
         self,
@@ -97,17 +189,31 @@ class Softmax(nn.Module):
         shift: Tensor | None = None,
         extra: Tensor | None = None,
         request: StatisticsRequest = MARGIN_STATISTICS,
-        extras: Mapping[str, Tensor] | None = None,  # noqa: ARG002
+        extras: Mapping[str, Tensor] | None = None,
     ) -> ClassStatistics:
         """See :class:`topoface.heads.head.Head`."""
+        if self.fused and request.differentiable and request.log_epsilon:
+            raise UserError(
+                "is true, and the released entropy with a gradient needs the class centers to wait",
+                "head.init_args.fused",
+                "set it to false, or the gradient of that entropy",
+            )
         with torch.autocast(embeddings.device.type, enabled=False):
             wide = embeddings.float() if embeddings.dtype in (torch.float16, torch.bfloat16) else embeddings
-            centers = shared_gradient(held(self.weight)) if is_cut(self.weight) else self.weight
-            logits = self.class_logits(
+            shared = is_cut(self.weight)
+            centers, own, whole = self._taking_part(gather_rows(labels) if shared else labels, extras)
+            training = self.sgd is not None and torch.is_grad_enabled()
+            logits = ClassLogits(
                 unit_rows(wide),
-                unit_rows(centers.to(wide.dtype)),
-                labels,
+                centers.to(wide.dtype),
+                own,
+                self.scale,
+                num_classes=self.num_classes,
+                shared=shared,
                 differentiable=request.differentiable,
+                filter_above=self.filter_above,
+                products=self.products,
+                sink=self.sgd.move_in_backward if self.sgd and self.fused and training else None,
             )
             cosine = logits.own / self.scale
             margined, regulariser = self.target_logit(cosine, shift, wide)
@@ -119,22 +225,23 @@ class Softmax(nn.Module):
                 extra = logsumexp_over_ranks(extra)
             loss = negative_log_likelihood(target, rest_log_mass, extra)
             with torch.set_grad_enabled(request.differentiable and torch.is_grad_enabled()):
-                own = target if request.margin else self.scale * cosine
-                log_probability = -negative_log_likelihood(own, rest_log_mass)
-                entropy = logits.entropy(own, request.log_epsilon)
+                own_logit = target if request.margin else self.scale * cosine
+                log_probability = -negative_log_likelihood(own_logit, rest_log_mass)
+                entropy = logits.entropy(own_logit, request.log_epsilon)
         return ClassStatistics(
             loss=loss,
             target_log_probability=log_probability,
             entropy=entropy,
             target_cosine=cosine.detach(),
             extra_probability=None if extra is None else _share_of(extra, target, rest_log_mass),
-            class_centers=centers,
+            class_centers=whole,
             regulariser=regulariser,
         )
 
     def extra_repr(self) -> str:
         """What print(head) shows."""
-        return f"classes={self.num_classes}, dim={self.weight.shape[1]}, scale={self.scale}"
+        drawn = f", rate={self.rate}" if self.rate < 1 else ""
+        return f"classes={self.num_classes}, dim={self.weight.shape[1]}, scale={self.scale}{drawn}"
 
 
 @torch.no_grad()

@@ -26,6 +26,7 @@ class EmbeddingModel(nn.Module):
     Attributes:
         precision: ``"fp32"``, or ``"bf16"`` to run the backbone under autocast; may be set at any time.
         channels_last: memory layout of images and weights; see `set_channels_last`.
+        recompute: whether blocks keep their input alone for backward and compute the rest again; see `set_recompute`.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class EmbeddingModel(nn.Module):
         self.name = name
         self.config = config
         self._precision = "fp32"
+        self.recompute = False
         self.set_channels_last(True)
 
     @property
@@ -56,6 +58,13 @@ class EmbeddingModel(nn.Module):
         for parameter in self.parameters():
             if parameter.ndim == 4:
                 parameter.data = parameter.data.contiguous(memory_format=self._memory_format)
+
+    def set_recompute(self, on: bool) -> None:
+        """Trade time for memory in training: each block runs twice, and its activations are not kept in between."""
+        self.recompute = on
+        for module in self.backbone.modules():
+            if hasattr(module, "recompute"):
+                setattr(module, "recompute", on)  # noqa: B010 - torch types every attribute as a tensor or module
 
     @property
     def _memory_format(self) -> torch.memory_format:

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from topoface.errors import UserError
 from topoface.models.backbone import BackboneConfig, require_four
+from topoface.models.batchnorm import normalised
+from topoface.models.recompute import recomputed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +70,9 @@ class IResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images ``[n, 3, S, S]`` to embeddings ``[n, D]``, not of unit length."""
-        x = self.prelu(self.bn1(self.conv1(x)))
+        x = normalised(self.conv1(x), self.bn1, self.prelu)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        x = self.dropout(torch.flatten(self.bn2(x), 1))
+        x = self.dropout(torch.flatten(normalised(x, self.bn2), 1))
         with torch.autocast(x.device.type, enabled=False):
             embeddings: Tensor = self.features(self.fc(x.to(self.fc.weight.dtype)))
         return embeddings
@@ -78,6 +80,8 @@ class IResNet(nn.Module):
 
 class _Block(nn.Module):
     """Normalisation, convolution, normalisation, activation, strided convolution, normalisation; plus the input."""
+
+    recompute = False
 
     def __init__(self, inward: int, outward: int, stride: int, activation: str) -> None:
         super().__init__()
@@ -90,9 +94,12 @@ class _Block(nn.Module):
         self.downsample = _shortcut(inward, outward, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.prelu(self.bn2(self.conv1(self.bn1(x))))
-        out = self.bn3(self.conv2(out))
-        out += x if self.downsample is None else self.downsample(x)
+        return recomputed(self._layers, self, x) if self.recompute else self._layers(x)
+
+    def _layers(self, x: Tensor) -> Tensor:
+        out = normalised(self.conv1(normalised(x, self.bn1)), self.bn2, self.prelu)
+        out = normalised(self.conv2(out), self.bn3)
+        out += x if self.downsample is None else normalised(self.downsample[0](x), self.downsample[1])
         return out
 
 

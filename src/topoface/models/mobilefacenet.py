@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from topoface.models.backbone import BackboneConfig, require_four
+from topoface.models.batchnorm import normalised
+from topoface.models.recompute import recomputed
 from topoface.models.spec import require_whole
 
 _LAST_CHANNELS = 512
@@ -105,9 +107,15 @@ class _Convolution(_Layers):
         conv = nn.Conv2d(inward, outward, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False)
         super().__init__(conv, nn.BatchNorm2d(outward), *([] if linear else [nn.PReLU(outward)]))
 
+    def forward(self, x: Tensor) -> Tensor:
+        conv, *norm_and_activation = self.layers
+        return normalised(conv(x), *norm_and_activation)
+
 
 class _Bottleneck(_Layers):
     """Widen to ``inner`` channels, filter each by itself, narrow again without activation."""
+
+    recompute = False
 
     def __init__(self, inward: int, outward: int, inner: int, *, stride: int = 1) -> None:
         super().__init__(
@@ -115,6 +123,9 @@ class _Bottleneck(_Layers):
             _Convolution(inner, inner, 3, stride=stride, groups=inner),
             _Convolution(inner, outward, 1, linear=True),
         )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return recomputed(self.layers, self, x) if self.recompute else super().forward(x)
 
 
 class _ResidualBottleneck(_Bottleneck):

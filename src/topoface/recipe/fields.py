@@ -59,12 +59,21 @@ class ModelConfig:
     """Of the backbone; cosines, losses, trees and statistics are always float32."""
     compile: bool = False
     """torch.compile the backbone: pays off in long runs only."""
+    recompute: bool = False
+    """Activation checkpointing: keep each block's input alone and compute the rest again in backward. For big backbones: less memory, more time."""
     sync_batchnorm: bool = True
     """With several processes: batch statistics of the global batch, so that they equal one process."""
 
     def __post_init__(self) -> None:
         require(self.dimension >= 1, "model.dimension", self.dimension, "give 1 or more, usually 128 or 512")
         require(0 <= self.dropout < 1, "model.dropout", self.dropout, "give a share in [0, 1)")
+        both = self.recompute and self.compile
+        require(
+            not both,
+            "model.recompute",
+            True,
+            "give false: with model.compile the compiler decides that itself",
+        )
 
 
 @dataclass(kw_only=True)

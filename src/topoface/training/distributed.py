@@ -4,16 +4,24 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import NoReturn
+from datetime import timedelta
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from topoface.errors import UserError
-from topoface.functional.collectives import mean_over_ranks, rank, world_size
+from topoface.functional.collectives import max_over_ranks, mean_over_ranks, rank, world_size
 from topoface.functional.placement import is_cut
+from topoface.training.interface import choose_interface
+
+TIMEOUT = timedelta(minutes=30)
+T = TypeVar("T")
+Store = Any  # torch's own; its stubs do not name it
+_stores: list[Store] = []  # of the process group, if this module made it
 
 
 def choose_device(name: str) -> torch.device:
@@ -39,16 +47,59 @@ def choose_device(name: str) -> torch.device:
 
 
 @contextmanager
-def process_group(device: torch.device) -> Iterator[None]:
-    """Join the group that torchrun announces (gloo on CPU, nccl on CUDA); do nothing without torchrun."""
+def process_group(device: torch.device, timeout: timedelta = TIMEOUT) -> Iterator[None]:
+    """Join the group that torchrun announces (gloo on CPU, nccl on CUDA); do nothing without torchrun.
+
+    Args:
+        device: of this process.
+        timeout: of every collective operation.
+    """
     if "RANK" not in os.environ or dist.is_initialized():
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    choose_interface()
+    store, own_rank, ranks = _store_of_this_start(timeout)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=own_rank, world_size=ranks, timeout=timeout)
+    _stores.append(store)
     try:
         yield
     finally:
+        _stores.clear()
         dist.destroy_process_group()
+
+
+def _store_of_this_start(timeout: timedelta) -> tuple[Store, int, int]:
+    """The store where the processes find each other, with this process's rank and their number.
+
+    torchrun keeps one store over all restarts, and a process started anew could read addresses of the dead there: half of all restarts
+    hung (torch 2.13). So each start has names of its own: by the count of restarts, which a change of machines does not move, and by
+    how many processes came before.
+    """
+    store, own_rank, ranks = next(rendezvous("env://", timeout=timeout))
+    names = f"topoface/{restarts()}/{ranks}"
+    start = (store.add(names, 1) - 1) // ranks
+    own = dist.PrefixStore(f"{names}/{start}", store)  # type: ignore[attr-defined]
+    return own, own_rank, ranks
+
+
+def restarts() -> int:
+    """How often torchrun has started the processes anew after one of them failed."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def shared_store() -> Store | None:
+    """Another connection to the store of the processes, which no other thread waits for; None if there is none."""
+    return _stores[-1].clone() if _stores else None
+
+
+def gather_objects(value: T, group: dist.ProcessGroup | None = None) -> list[T]:
+    """A plain value of every process, in rank order, on each; all must ask together."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value, group=group)
+    return values
 
 
 def leave(code: int = 0) -> NoReturn:
@@ -103,9 +154,9 @@ def average_gradients(parameters: list[nn.Parameter]) -> None:
             parameter.grad.copy_(mean_over_ranks(parameter.grad))
 
 
-def all_ranks_agree(flag: Tensor) -> bool:
-    """Whether a boolean scalar is true on every rank."""
-    return bool(mean_over_ranks(flag.to(torch.float32)).item() == 1.0)
+def on_any_rank(flags: Tensor) -> list[bool]:
+    """Whether each of a few booleans ``[n]`` is true on some rank."""
+    return (max_over_ranks(flags.to(torch.float32)) > 0).tolist()
 
 
 def wait_for_all() -> None:

@@ -1,36 +1,44 @@
 """From a recipe to a trained, judged and saved model: the training loop."""
 
 import errno
+import math
 import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from topoface.errors import UserError
+from topoface.errors import UserError, require
 from topoface.evaluation import Verification
 from topoface.evaluation.report import ModelEntry
 from topoface.files import write_text
 from topoface.functional.collectives import mean_over_ranks, world_size
 from topoface.recipe import Recipe
 from topoface.recipe.files import dump_recipe
-from topoface.training.checkpoint import load_newest, require_same, save_checkpoint
 from topoface.training.distributed import (
-    all_ranks_agree,
+    TIMEOUT,
     choose_device,
     is_main,
+    on_any_rank,
     process_group,
+    restarts,
     wait_for_all,
 )
 from topoface.training.judging import Judge, report_is_possible
 from topoface.training.logs import JsonLines, MetricSink, ProgressLine, TensorBoard
 from topoface.training.run import Run, build_run
+from topoface.training.saving import Saver
+from topoface.training.state import restore
 from topoface.training.update import Update, optimizer_step
+from topoface.training.watch import Watch, lost_processes_are_user_errors
+
+STEP_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,25 +65,42 @@ class RunResult:
         return self.judged.verifications if self.judged else ()
 
 
-def train(recipe: Recipe, *, run_dir: Path, resume: bool = False, quiet: bool = False) -> RunResult:
+def train(
+    recipe: Recipe,
+    *,
+    run_dir: Path,
+    resume: bool = False,
+    accept_changes: bool = False,
+    quiet: bool = False,
+    timeout_s: float = STEP_TIMEOUT_S,
+) -> RunResult:
     """Train, judge and save a model.
 
     Args:
         recipe: see :mod:`topoface.recipe`.
         run_dir: gets recipe.yaml, metrics.jsonl, checkpoints/, model/, evaluation.json, scores/, report.html.
-        resume: continue from the newest undamaged checkpoint of ``run_dir``.
+        resume: continue from the newest undamaged checkpoint of ``run_dir``, if there is any; so does a run that torchrun
+            started anew after a failure.
+        accept_changes: resume with another recipe or other data, too.
         quiet: no progress line.
+        timeout_s: with several processes, how long a step may take before the run is ended.
 
     Raises:
         UserError: anything that the recipe, the data, the disk or a diverging loss can cause. Whatever was
             saved before stays loadable.
     """
+    require(0 < timeout_s < math.inf, "--timeout", timeout_s, "give a number of seconds")
     device = choose_device(recipe.training.device)
-    with process_group(device), _disk_errors_are_user_errors(run_dir):
+    resume = resume or restarts() > 0
+    patience = max(TIMEOUT, timedelta(seconds=2 * timeout_s))  # the watch is to speak first
+    with (
+        process_group(device, patience),
+        _disk_errors_are_user_errors(run_dir),
+        lost_processes_are_user_errors(),
+    ):
         judge = Judge(recipe)  # opens the protocols: a wrong path must not show after hours of training
         run = build_run(recipe, device)
-        checkpoint_dir = run_dir / "checkpoints"
-        if not resume and any(run_dir.glob("checkpoints/step_*.pt")):
+        if not resume and any(run_dir.glob("checkpoints/step_*")):
             raise UserError(
                 "already holds a run",
                 str(run_dir),
@@ -83,20 +108,23 @@ def train(recipe: Recipe, *, run_dir: Path, resume: bool = False, quiet: bool = 
             )
         if is_main():
             _make_folder(run_dir)
-        with ProgressLine(run.total_steps, shown=is_main() and not quiet, speaks=is_main()) as line:
-            line.say(_greeting(run))
-            if not report_is_possible():
-                line.say("there will be no report.html: for it, pip install 'topoface[report]'")
-            if resume:
-                _restore(run, checkpoint_dir, line)
-                line.show(run.step)
-            if is_main():
-                write_text(run_dir / "recipe.yaml", dump_recipe(recipe))
-            wait_for_all()
-            started = time.perf_counter()
-            interrupted = _train_steps(run, run_dir, judge, line)
-        judged = judge.finish(run, run_dir) if is_main() and not interrupted else None
-        wait_for_all()
+        with Watch(timeout_s) as watch:
+            with (
+                ProgressLine(run.total_steps, shown=is_main() and not quiet, speaks=is_main()) as line,
+                Saver(run_dir / "checkpoints", keep_last=recipe.training.keep_last) as saver,
+            ):
+                line.say(_greeting(run))
+                if not report_is_possible():
+                    line.say("there will be no report.html: for it, pip install 'topoface[report]'")
+                if resume:
+                    _restore(run, saver, line, accept_changes=accept_changes)
+                    line.show(run.step)
+                if is_main():
+                    write_text(run_dir / "recipe.yaml", dump_recipe(recipe))
+                wait_for_all()
+                started = time.perf_counter()
+                interrupted = _train_steps(run, run_dir, judge, line, saver, watch)
+            judged = None if interrupted else watch.on_main(lambda: judge.finish(run, run_dir))
         return RunResult(
             run_dir=run_dir,
             steps_done=run.step,
@@ -106,10 +134,11 @@ def train(recipe: Recipe, *, run_dir: Path, resume: bool = False, quiet: bool = 
         )
 
 
-def _train_steps(run: Run, run_dir: Path, judge: Judge, line: ProgressLine) -> bool:
+def _train_steps(
+    run: Run, run_dir: Path, judge: Judge, line: ProgressLine, saver: Saver, watch: Watch
+) -> bool:
     """Run the remaining steps; returns whether CTRL-C ended them early."""
     config = run.recipe.training
-    checkpoint_dir = run_dir / "checkpoints"
     sinks = _open_sinks(run, run_dir) if is_main() else []
     run.model.train()
     micro_batches = run.loader.batches(run.step, run.total_steps)
@@ -117,6 +146,7 @@ def _train_steps(run: Run, run_dir: Path, judge: Judge, line: ProgressLine) -> b
     try:
         with _ctrl_c() as asked_to_stop:
             while run.step < run.total_steps:
+                watch.moved(run.step)
                 update = optimizer_step(run, micro_batches, run_dir)
                 run.step += 1
                 window_images += config.batch_size
@@ -129,15 +159,19 @@ def _train_steps(run: Run, run_dir: Path, judge: Judge, line: ProgressLine) -> b
                     line.show(run.step, values)
                 else:
                     line.show(run.step)
-                go_on = torch.tensor(not asked_to_stop.is_set(), device=run.device)
-                stop = not all_ranks_agree(go_on) and run.step < run.total_steps
+                flags = torch.tensor([asked_to_stop.is_set(), saver.failed], device=run.device)
+                asked, unsaved = on_any_rank(flags)
+                if unsaved:
+                    saver.wait()  # raises on all of them
+                stop = asked and run.step < run.total_steps
                 if stop or run.step % config.checkpoint_every == 0 or run.step == run.total_steps:
-                    _save(run, checkpoint_dir)
+                    saver.save(run)
                 if stop:
+                    saver.wait()
                     line.say(f"stopped at step {run.step} and saved")
                     return True
-                if is_main() and judge.is_due(run):
-                    figures = judge.interim(run)
+                if judge.is_due(run):
+                    figures = watch.on_main(lambda: judge.interim(run))
                     for sink in sinks:
                         sink.write(run.step - 1, {"evaluation": figures})
                     window_start, window_images = time.perf_counter(), 0
@@ -151,7 +185,7 @@ def _train_steps(run: Run, run_dir: Path, judge: Judge, line: ProgressLine) -> b
 def _log_values(run: Run, update: Update, images_per_s: float) -> dict[str, Any]:
     """One line of metrics.jsonl; the only place of the loop that reads more than a flag back from the device."""
     terms = mean_over_ranks(torch.stack(list(update.terms.values())))
-    stats = update.state.stats
+    stats = update.states[-1].stats
     watched = {
         "target_cosine": stats.target_cosine,
         "target_probability": stats.target_probability,
@@ -176,31 +210,12 @@ def _log_values(run: Run, update: Update, images_per_s: float) -> dict[str, Any]
     return values
 
 
-def _save(run: Run, checkpoint_dir: Path) -> None:
-    state = run.state_dict()
-    if is_main():
-        save_checkpoint(checkpoint_dir, run.step, state, keep_last=run.recipe.training.keep_last)
-    wait_for_all()
-
-
-def _restore(run: Run, checkpoint_dir: Path, line: ProgressLine) -> None:
-    state = load_newest(checkpoint_dir, line.say)
-    if state is None:
-        line.say(f"no checkpoint in {checkpoint_dir}: starting at step 0")
-        return
-    where = f"checkpoint of step {state['step']} in {checkpoint_dir}"
-    require_same(state["identity"], run.identity(), where)
-    try:
-        run.load_state_dict(state)
-    except (LookupError, RuntimeError, ValueError) as error:
-        raise UserError(
-            f"does not fit this version of topoface ({' '.join(str(error).split())[:200]})",
-            where,
-            f"go on with the version that saved it ({state['versions']['topoface']}), or train into another --run-dir",
-        ) from error
-    line.say(
-        f"restored model, head, methods and optimizer of step {run.step}; the order of images continues there"
-    )
+def _restore(run: Run, saver: Saver, line: ProgressLine, *, accept_changes: bool) -> None:
+    checkpoint = saver.newest(line.say)
+    if checkpoint is None:
+        line.say(f"no checkpoint in {saver.folder}: starting at step 0")
+    else:
+        line.say(restore(run, checkpoint, accept_changes=accept_changes))
 
 
 def _make_folder(run_dir: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from topoface.functional.placement import cut_like, is_cut
+from topoface.functional.placement import is_cut
 from topoface.recipe import OptimizerConfig
 
 
@@ -43,15 +43,3 @@ def set_learning_rate(optimizer: Optimizer, value: float) -> None:
     """Give every group the learning rate of this step."""
     for group in optimizer.param_groups:
         group["lr"] = value
-
-
-def fitted_state(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """A saved state made to fit the tables that are cut over the ranks, whatever number of ranks saved it."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    entries = {
-        position: {name: cut_like(value, parameters[position]) for name, value in entry.items()}
-        for position, entry in state["state"].items()
-    }
-    pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
-    groups = [{**saved, "fused": now["fused"]} for saved, now in pairs]
-    return {"state": entries, "param_groups": groups}

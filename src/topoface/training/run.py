@@ -9,21 +9,19 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.utils._pytree import tree_map
 
 import topoface
 from topoface.data import IdentityBalancedOrder, Loader, Source, UniformOrder, open_source
 from topoface.errors import UserError
 from topoface.functional.collectives import rank, world_size
 from topoface.functional.draws import generator
-from topoface.functional.placement import cut_like, whole
 from topoface.methods.method import RunFacts, with_hook
 from topoface.models import EmbeddingModel, build_model
 from topoface.models.batchnorm import synchronise_batchnorm
 from topoface.recipe import Recipe
 from topoface.recipe.components import build
 from topoface.training.distributed import replicate
-from topoface.training.optimizer import build_optimizer, fitted_state
+from topoface.training.optimizer import build_optimizer
 from topoface.training.step import Hooks
 
 
@@ -66,33 +64,6 @@ class Run:
         }
         return {"recipe": recipe, "data": data}
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that a resume needs, with tables that are cut over the ranks put together: all ranks must ask for it.
-
-        Random streams are functions of the step, so the step is enough for them.
-        """
-        tables = {
-            "model": self.model.state_dict(),
-            "head": self.head.state_dict(),
-            "methods": self.methods.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        return {
-            "step": self.step,
-            "identity": self.identity(),
-            "versions": versions(),
-            **tree_map(whole, tables),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what :meth:`state_dict` returned, on any number of ranks."""
-        self.model.load_state_dict(state["model"])
-        for module, saved in ((self.head, state["head"]), (self.methods, state["methods"])):
-            now = module.state_dict()
-            module.load_state_dict({name: cut_like(table, now.get(name)) for name, table in saved.items()})
-        self.optimizer.load_state_dict(fitted_state(self.optimizer, state["optimizer"]))
-        self.step = int(state["step"])
-
 
 def build_run(recipe: Recipe, device: torch.device) -> Run:
     """Open the data and build model, head, methods and optimizer.
@@ -109,6 +80,8 @@ def build_run(recipe: Recipe, device: torch.device) -> Run:
     head = build(recipe.head, "head", recipe.model.dimension, source.identities, seed=seed).to(device)
     if hasattr(head, "connect"):
         head.connect(source)
+    if hasattr(head, "adopt"):
+        head.adopt(recipe.optimizer, recipe.training.accumulation)
     facts = RunFacts(
         num_classes=source.identities,
         num_images=len(source),

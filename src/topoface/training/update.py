@@ -1,6 +1,7 @@
 """One optimizer step over its micro-batches, and the guard that keeps a NaN out of the weights."""
 
 import json
+import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,10 @@ from torch import Tensor, nn
 from topoface.data import Batch
 from topoface.errors import UserError
 from topoface.files import write_text
-from topoface.functional.collectives import gather_rows, mean_over_ranks
+from topoface.functional.collectives import gather_rows, mean_over_ranks, world_size
 from topoface.functional.placement import is_cut, whole
 from topoface.methods.method import StepState
-from topoface.training.checkpoint import checkpoints
-from topoface.training.distributed import all_ranks_agree, average_gradients, is_main, without_sync
+from topoface.training.distributed import average_gradients, is_main, on_any_rank, without_sync
 from topoface.training.optimizer import set_learning_rate
 from topoface.training.run import Run, step_randomness
 from topoface.training.schedule import learning_rate
@@ -30,13 +30,18 @@ class Update:
         terms: of the loss, detached, mean over the micro-batches of this rank.
         norms: of the gradients before clipping, by module.
         lr: learning rate.
-        state: what the methods saw of the last micro-batch.
+        states: what the methods saw of each micro-batch.
     """
 
     terms: dict[str, Tensor]
     norms: dict[str, Tensor]
     lr: float
-    state: StepState
+    states: list[StepState]
+
+    @property
+    def finite(self) -> Tensor:
+        """Whether all terms and gradients are; a boolean scalar."""
+        return torch.stack([*self.terms.values(), *self.norms.values()]).isfinite().all()
 
 
 def optimizer_step(run: Run, micro_batches: Iterator[Batch], run_dir: Path) -> Update:
@@ -44,8 +49,23 @@ def optimizer_step(run: Run, micro_batches: Iterator[Batch], run_dir: Path) -> U
 
     Raises:
         UserError: a term or a gradient is not finite; parameters and optimizer are untouched then, and
-            ``run_dir`` gets a divergence.json.
+            ``run_dir`` gets a divergence.json. Or a thread of the loader died.
     """
+    update = gradients_of_step(run, micro_batches)
+    if on_any_rank(~update.finite[None])[0]:
+        raise _divergence(run, update, run_dir)
+    _clip(run, update.norms)
+    run.optimizer.step()
+    if end_step := getattr(run.head, "end_step", None):
+        end_step()
+    with torch.no_grad():
+        for method in run.hooks.update:
+            method.update(update.states)
+    return update
+
+
+def gradients_of_step(run: Run, micro_batches: Iterator[Batch]) -> Update:
+    """All of a step but the moves: leaves the gradients in the parameters, not clipped yet."""
     config = run.recipe
     lr = learning_rate(
         config.schedule,
@@ -56,47 +76,74 @@ def optimizer_step(run: Run, micro_batches: Iterator[Batch], run_dir: Path) -> U
     )
     set_learning_rate(run.optimizer, lr)
     run.optimizer.zero_grad()
+    if begin_step := getattr(run.head, "begin_step", None):
+        begin_step(lr)
     count = config.training.accumulation
     terms: dict[str, Tensor] = {}
     states: list[StepState] = []
     with step_randomness(run):
         for micro in range(count):
-            batch = next(micro_batches).to(run.device)
+            batch = _next(micro_batches, run.step).to(run.device)
             with without_sync([run.replicated_model, run.replicated_head], when=micro < count - 1):
                 output = forward_step(run.replicated_model, run.replicated_head, run.hooks, batch)
-                torch.autograd.backward(output.total / count if count > 1 else output.total)
+                # class centers that move in backward must not move by what is not finite, which is found out below
+                if (
+                    not getattr(run.head, "fused", False)
+                    or not on_any_rank(~output.total.isfinite()[None])[0]
+                ):
+                    torch.autograd.backward(output.total / count if count > 1 else output.total)
             for name, term in output.terms.items():
                 terms[name] = terms.get(name, 0.0) + term.detach() / count
             states.append(output.state)
     bare_head = [] if run.replicated_head is not run.head else run.head.parameters()
     average_gradients([*run.methods.parameters(), *bare_head])
-    update = Update(terms=terms, norms=_clip(run), lr=lr, state=states[-1])
-    if not all_ranks_agree(torch.stack([*update.terms.values(), *update.norms.values()]).isfinite().all()):
-        raise _divergence(run, update, states, run_dir)
-    run.optimizer.step()
-    with torch.no_grad():
-        for method in run.hooks.update:
-            method.update(states)
-    return update
+    return Update(terms=terms, norms=_norms(run), lr=lr, states=states)
 
 
-def _clip(run: Run) -> dict[str, Tensor]:
-    """Clip the gradients as the recipe says; returns their norms before."""
-    config = run.recipe.optimizer
-    modules: dict[str, nn.Module] = {"model": run.model, "head": run.head, "methods": run.methods}
+def _next(micro_batches: Iterator[Batch], step: int) -> Batch:
+    """The next batch; what killed a thread of the loader is said in one line, with the place it came from."""
+    try:
+        return next(micro_batches)
+    except (UserError, OSError):  # these name their file
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception | SystemExit):
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise UserError(
+            f"a thread of the loader died of {type(error).__name__}: {error} ({place.filename}:{place.lineno})",
+            f"step {step}",
+            "mend what it stumbled over and continue with the same command and --resume",
+        ) from error
+
+
+def _modules(run: Run) -> dict[str, nn.Module]:
+    return {"model": run.model, "head": run.head, "methods": run.methods}
+
+
+def _norms(run: Run) -> dict[str, Tensor]:
+    """Norms of the gradients, by module."""
     gradients = {
-        name: [p.grad for p in module.parameters() if p.grad is not None] for name, module in modules.items()
+        name: [p.grad for p in module.parameters() if p.grad is not None]
+        for name, module in _modules(run).items()
     }
     norms = {name: _norm(some) for name, some in gradients.items() if some}
-    if config.clip_norm is not None:
-        clipped = [
-            name for name in ("model", "head") if name in norms and (name == "model" or config.clip_head)
-        ]
-        total = torch.stack([norms[name] for name in clipped]).norm()
-        for name in clipped:
-            for some in _kinds(modules[name].parameters()):
-                nn.utils.clip_grads_with_norm_(some, config.clip_norm, total)
+    own_norm = getattr(run.head, "own_gradient_norm", lambda: None)()
+    if own_norm is not None:
+        norms["head"] = own_norm
     return norms
+
+
+def _clip(run: Run, norms: dict[str, Tensor]) -> None:
+    """Clip the gradients as the recipe says."""
+    config = run.recipe.optimizer
+    if config.clip_norm is None:
+        return
+    clipped = [name for name in ("model", "head") if name in norms and (name == "model" or config.clip_head)]
+    total = torch.stack([norms[name] for name in clipped]).norm()
+    for name in clipped:
+        for some in _kinds(_modules(run)[name].parameters()):
+            nn.utils.clip_grads_with_norm_(some, config.clip_norm, total)
 
 
 def _norm(gradients: list[Tensor]) -> Tensor:
@@ -112,26 +159,29 @@ def _kinds(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
     return [some for some in kinds if some]
 
 
-def _divergence(run: Run, update: Update, states: list[StepState], run_dir: Path) -> UserError:
+def _divergence(run: Run, update: Update, run_dir: Path) -> UserError:
     """The error that stops the run, alike on all ranks, which come here together; what is needed to look into it goes to divergence.json."""
     means = mean_over_ranks(torch.stack(list(update.terms.values())))
-    indices = torch.cat([gather_rows(state.batch.indices) for state in states])
+    indices = torch.cat([gather_rows(state.batch.indices) for state in update.states])
     figures = {
         **dict(zip(update.terms, means, strict=True)),
         **{f"gradient of the {name}": norm for name, norm in update.norms.items()},
     }
     values = {name: value.item() for name, value in figures.items()}
     if is_main():
-        facts = {"step": run.step, "lr": update.lr, "values": values, "indices": indices.tolist()}
+        facts = {
+            "step": run.step,
+            "processes": world_size(),
+            "lr": update.lr,
+            "values": values,
+            "indices": indices.tolist(),
+        }
         write_text(run_dir / "divergence.json", json.dumps(facts, indent=1))
     bad = [name for name, value in figures.items() if not value.isfinite()]
-    kept = run_dir / "checkpoints"
-    last_good = (
-        f"the last good checkpoint is in {kept}" if checkpoints(kept) else "there is no checkpoint yet"
-    )
     norms = ", ".join(f"{name} {value.item():.3g}" for name, value in update.norms.items())
     return UserError(
         f"not finite: {', '.join(bad)} (gradient norms: {norms}; learning rate {update.lr:.3g})",
         f"step {run.step}",
-        f"{last_good}, the batch is in divergence.json; lower optimizer.lr",
+        f"the checkpoints before it are intact and the batch is in divergence.json; look with 'topoface replay {run_dir}', "
+        "or go on with a lower optimizer.lr, --resume and --accept-changes",
     )

@@ -11,11 +11,14 @@ from tests.oracles import verification as oracle
 from topoface import cli
 from topoface.errors import UserError
 from topoface.evaluation import pair_counts as module
+from topoface.evaluation import pair_people as by_person
 from topoface.evaluation.all_pairs import LabelledSet, judge_all_pairs, open_labelled
 from topoface.evaluation.features import Features
+from topoface.evaluation.figures import TEMPLATE_FARS
 from topoface.evaluation.pair_counts import points_of_all_pairs
+from topoface.functional.bootstrap import identity_bootstrap, percentile_interval
 
-FARS = (1.0, 0.5, 0.1, 0.01, 1e-3, 1e-6)
+FARS = (1.0, 0.5, 0.1, 0.01, 1e-3, 1e-6)  # for counting
 
 
 def drawn(n: int, people: int, seed: int, noise: float = 1.2, d: int = 24):
@@ -44,7 +47,7 @@ def every_pair(rows, labels):
     """Cosines on the grid and whether both are one person, pair by pair."""
     units = unit_rows(rows).astype(np.float64)
     found = [
-        (round((sum(a * b) + module._EDGE) * module._GRID) / module._GRID - module._EDGE, p == q)
+        (round((sum(a * b) + module.EDGE) * module.GRID) / module.GRID - module.EDGE, p == q)
         for (a, p), (b, q) in combinations(list(zip(units, labels.tolist(), strict=True)), 2)
     ]
     return [s for s, _ in found], [same for _, same in found]
@@ -58,9 +61,16 @@ def test_every_figure_is_that_of_all_pairs_one_by_one(monkeypatch, seed, tile):
     rows, labels = drawn(36, 9, seed)
     rows[20:27] = rows[7]  # many equal cosines
     scores, same = every_pair(rows, labels)
-    result = judge_all_pairs(Features(rows=rows, origin="drawn"), labelled(labels), fars=FARS)
-    assert (result.genuine, result.genuine + result.impostors) == (sum(same), len(same))
-    for far, point in zip(FARS, result.tar, strict=True):
+    counted = points_of_all_pairs(unit_rows(rows), labels.astype(np.int32), FARS)
+    assert counted.histogram.sum(axis=1).tolist() == [sum(same), len(same) - sum(same)]
+    for far, (threshold, accepted, false) in zip(FARS, counted.points, strict=True):
+        reached, tar = oracle.rates(scores, same, threshold)
+        assert tar == oracle.tar_at_far(scores, same, Fraction(far)) == Fraction(accepted, sum(same))
+        assert reached == Fraction(false, len(same) - sum(same))
+    result = judge_all_pairs(Features(rows=rows, origin="drawn"), labelled(labels), bootstrap=0)
+    pairs = result.pairs
+    assert (pairs.genuine, pairs.genuine + pairs.impostors) == (sum(same), len(same))
+    for far, point in zip(TEMPLATE_FARS, result.tar, strict=True):
         assert point.tar.value == float(oracle.tar_at_far(scores, same, Fraction(far)))
         reached, tar = oracle.rates(scores, same, point.threshold)
         assert (point.far, point.tar.value) == (float(reached), float(tar))
@@ -70,17 +80,17 @@ def test_figures_do_not_depend_on_tiles_order_or_length_of_the_rows(monkeypatch)
     rows, labels = drawn(700, 60, 1, d=64)
     order = np.random.default_rng(0).permutation(len(labels))
     people = labels.astype(np.int32)
-    points = points_of_all_pairs(unit_rows(rows), people, FARS)
+    points = points_of_all_pairs(unit_rows(rows), people, FARS).points
     for tile in ((1024, 4096), (100, 64), (64, 700)):
         monkeypatch.setattr(module, "_TILE", tile)
-        assert points_of_all_pairs(unit_rows(rows)[order], people[order], FARS) == points
-        assert points_of_all_pairs(unit_rows(4 * rows), people, FARS) == points
+        assert points_of_all_pairs(unit_rows(rows)[order], people[order], FARS).points == points
+        assert points_of_all_pairs(unit_rows(4 * rows), people, FARS).points == points
 
 
 def test_a_product_that_errs_as_far_as_it_may_changes_nothing(monkeypatch):
     rows, labels = drawn(300, 40, 2, d=64)
     people, units = labels.astype(np.int32), unit_rows(rows)
-    points = points_of_all_pairs(units, people, FARS)
+    points = points_of_all_pairs(units, people, FARS).points
     errors = np.random.default_rng(0).uniform(-1, 1, (300, 300)) * module.product_error(64)
     true_product, calls = np.matmul, []
 
@@ -91,7 +101,7 @@ def test_a_product_that_errs_as_far_as_it_may_changes_nothing(monkeypatch):
         return out
 
     monkeypatch.setattr(module.np, "matmul", wrong)
-    assert points_of_all_pairs(units, people, FARS) == points
+    assert points_of_all_pairs(units, people, FARS).points == points
     assert len(calls) == 2  # one tile, twice
 
 
@@ -113,7 +123,7 @@ def test_genuine_pairs_are_each_listed_once_in_blocks():
     people = np.random.default_rng(0).integers(0, 9, 100).astype(np.int32)
     wanted = {(i, j) for i, j in combinations(range(100), 2) if people[i] == people[j]}
     for block in (1, 10, 64, 10_000):
-        parts = [np.stack(part, axis=1) for part in module._genuine_pairs(people, block)]
+        parts = [np.stack(part, axis=1) for part in module.genuine_pairs(people, block)]
         listed = [tuple(pair) for pair in np.sort(np.concatenate(parts), axis=1).tolist()]
         assert len(listed) == len(wanted)
         assert set(listed) == wanted
@@ -123,15 +133,15 @@ def test_genuine_pairs_are_each_listed_once_in_blocks():
 def test_images_without_a_feature_lose_their_genuine_pairs():
     rows, labels = drawn(60, 10, 3, noise=0.1)
     labels[:2] = labels[2]
-    whole = judge_all_pairs(Features(rows=rows, origin=""), labelled(labels), fars=(0.01,))
+    whole = judge_all_pairs(Features(rows=rows, origin=""), labelled(labels))
     broken = rows.copy()
     broken[0] = 0
     features = Features(rows=broken, failures=(("a.png", "torn"),), origin="")
-    part = judge_all_pairs(features, labelled(labels), fars=(0.01,))
+    part = judge_all_pairs(features, labelled(labels))
     lost = int((labels == labels[0]).sum()) - 1
-    assert part.genuine == whole.genuine
-    assert part.impostors == whole.impostors - (len(labels) - 1 - lost)
-    assert part.tar[0].tar.value <= 1 - lost / part.genuine
+    assert part.pairs.genuine == whole.pairs.genuine
+    assert part.pairs.impostors == whole.pairs.impostors - (len(labels) - 1 - lost)
+    assert part.tar[0].tar.value <= 1 - lost / part.pairs.genuine
     assert "1 image had no feature" in part.warnings[0]
 
 
@@ -168,3 +178,64 @@ def test_a_source_is_taken_whole():
     faces = open_labelled("synthetic:?identities=3&images=2")
     assert (len(faces.images), faces.labels.tolist()) == (6, [0, 0, 1, 1, 2, 2])
     assert faces.images[5].shape == (112, 112, 3)
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("tile", [(1024, 4096), (16, 8), (5, 30)])
+def test_accepted_pairs_are_counted_for_each_person_and_couple(monkeypatch, tile):
+    monkeypatch.setattr(by_person, "_TILE", tile)
+    if module.compiled(module._count_loops) is None:
+        monkeypatch.setattr(by_person, "compiled", lambda *_, **__: None)
+    rows, labels = drawn(60, 11, 4)
+    labels = np.unique(labels, return_inverse=True)[1]
+    scores, _ = every_pair(rows, labels)
+    thresholds = np.array([np.inf, *np.sort(scores)[[-3, -400, -90]], -np.inf])
+    found = by_person.accepted_by_person(unit_rows(rows), labels.astype(np.int32), thresholds)
+    for k, bar in enumerate(thresholds):
+        couples, genuine, impostor = {}, np.zeros(11, int), np.zeros(11, int)
+        for (i, j), score in zip(combinations(labels.tolist(), 2), scores, strict=True):
+            if i == j:
+                genuine[i] += score >= bar
+            elif score >= bar:
+                impostor[[i, j]] += 1
+                couples[min(i, j), max(i, j)] = couples.get((min(i, j), max(i, j)), 0) + 1
+        sizes = np.bincount(labels)
+        assert found.genuine[:, k].tolist() == genuine.tolist()
+        assert found.impostor[:, k].tolist() == impostor.tolist()
+        assert found.squares[k] == sum(n * n for n in couples.values())
+        assert found.products[k] == sum(n * sizes[a] * sizes[b] for (a, b), n in couples.items())
+
+
+def test_intervals_are_about_those_of_all_weighted_pairs():
+    rows, labels = drawn(300, 60, 5, noise=1.6)
+    result = judge_all_pairs(Features(rows=rows, origin=""), labelled(labels), bootstrap=300)
+    scores, same = every_pair(rows, labels)
+    who = np.array(list(combinations(labels.tolist(), 2)))
+    every = identity_bootstrap(scores, same, who, fars=TEMPLATE_FARS[:3], replicates=300)
+    for point in result.tar[:3]:
+        expected = percentile_interval(every[f"tar@{point.target:g}"])
+        wide = expected[1] - expected[0]
+        assert point.tar[1:] == pytest.approx(expected, abs=0.25 * wide)
+        assert point.tar.low < point.tar.value < point.tar.high
+    assert np.isfinite(result.pairs.curve.band).all()
+
+
+def test_intervals_do_not_depend_on_tiles_or_order(monkeypatch):
+    rows, labels = drawn(200, 30, 6)
+    features = Features(rows=rows, origin="")
+    plain = judge_all_pairs(features, labelled(labels), bootstrap=40).named()
+    monkeypatch.setattr(by_person, "_TILE", (30, 17))
+    order = np.random.default_rng(0).permutation(200)
+    turned = judge_all_pairs(Features(rows=rows[order], origin=""), labelled(labels[order]), bootstrap=40)
+    for name, figure in turned.named().items():
+        assert figure == pytest.approx(plain[name], abs=1e-12)
+
+
+def test_two_models_are_compared_in_the_same_replicates():
+    rows, labels = drawn(150, 30, 7)
+    one = judge_all_pairs(Features(rows=rows, origin=""), labelled(labels), bootstrap=40)
+    assert {tuple(figure) for figure in one.minus(one).values()} == {(0.0, 0.0, 0.0)}
+    other = judge_all_pairs(Features(rows=rows[:, :6], origin=""), labelled(labels), bootstrap=40)
+    difference = one.minus(other)["tar@0.1"]
+    assert difference.value == one.tar[0].tar.value - other.tar[0].tar.value > 0
+    assert difference.low < difference.value < difference.high

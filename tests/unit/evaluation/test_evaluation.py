@@ -68,7 +68,7 @@ def test_figures_are_those_of_the_scores(protocol):
     assert protocol.same[list(rejects)].all()
     assert sorted(result.scores[list(accepts)], reverse=True) == result.scores[list(accepts)].tolist()
     assert result.histogram.sum(axis=1).tolist() == [20, 20]
-    assert result.roc[0].tolist() == sorted(result.roc[0])
+    assert result.curve.roc[0].tolist() == sorted(result.curve.roc[0])
 
 
 def test_too_few_impostors_for_a_rate_are_said_in_plain_words(protocol):
@@ -141,7 +141,7 @@ def test_compare_gives_the_difference_and_its_interval(protocol):
     difference = compare(good, bad, bootstrap=100)
     assert difference["accuracy"].value == good.accuracy.value - bad.accuracy.value
     assert difference["auc"].low <= difference["auc"].value <= difference["auc"].high
-    assert set(difference) == set(good.summary())
+    assert set(difference) == set(good.named())
     assert all(tuple(figure) == (0, 0, 0) for figure in compare(good, good, bootstrap=20).values())
 
 

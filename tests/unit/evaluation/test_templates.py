@@ -17,9 +17,11 @@ from topoface.errors import UserError
 from topoface.evaluation import features as made
 from topoface.evaluation.alignment import align, similarity
 from topoface.evaluation.features import Features, compute_features, model_features, read_features
+from topoface.evaluation.figures import TEMPLATE_FARS
 from topoface.evaluation.ijb import is_ijb, open_ijb
-from topoface.evaluation.operating_points import TEMPLATE_FARS, points_at_fars
-from topoface.evaluation.templates import FPIRS, RANKS, judge_templates
+from topoface.evaluation.operating_points import points_at_fars
+from topoface.evaluation.template_results import FPIRS, RANKS
+from topoface.evaluation.templates import judge_templates
 from topoface.functional.verification import threshold_at_far
 
 
@@ -57,7 +59,7 @@ def test_the_layout_is_read_as_it_is_meant(folder):
 def test_every_figure_is_that_of_the_definitions(folder, weighting):
     protocol = open_ijb(folder)
     features = drawn_features(len(protocol.images))
-    result = judge_templates(features, protocol, weighting=weighting)
+    result = judge_templates(features, protocol, weighting=weighting, bootstrap=30)
     rows = features.rows.astype(np.float64)
     if "norm" not in weighting:
         rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -73,10 +75,12 @@ def test_every_figure_is_that_of_the_definitions(folder, weighting):
     for search, found in zip(protocol.searches, result.searches, strict=True):
         similarity_ = vectors[search.probes] @ vectors[search.gallery].T
         case = similarity_.tolist(), search.probe_people.tolist(), search.gallery_people.tolist()
-        assert found.ranks == {r: pytest.approx(float(oracle.cmc(*case, r))) for r in RANKS}
-        assert list(found.tpir) == list(FPIRS)
-        for fpir, point in found.tpir.items():
-            assert point.tpir == pytest.approx(float(oracle.tpir_at_fpir(*case, Fraction(fpir))))
+        shares = {rank: share.value for rank, share in found.ranks.items()}
+        assert shares == {r: pytest.approx(float(oracle.cmc(*case, r))) for r in RANKS}
+        assert [point.target for point in found.tpir] == list(FPIRS)
+        for point in found.tpir:
+            expected = oracle.tpir_at_fpir(*case, Fraction(point.target))
+            assert point.tpir.value == pytest.approx(float(expected))
     assert len({round(value, 6) for value in result.summary().values()}) > 3  # the case is not trivial
 
 
@@ -97,7 +101,7 @@ def test_a_model_that_knows_the_people_is_perfect_only_after_alignment(folder):
     protocol = open_ijb(folder)
     good = compute_features(embed, protocol.images, flip=False, origin="tiles")
     result = judge_templates(good, protocol)
-    assert set(result.summary().values()) == {1.0}
+    assert {v for name, v in result.summary().items() if name != "min_dcf"} == {1.0}
     assert not good.failures
     # Aligned faces are those that were drawn, up to what scaling there and back loses.
     assert np.abs(protocol.images[0].astype(float) - face(0, 0)).mean() < 4
@@ -133,8 +137,8 @@ def test_images_that_fail_are_left_out_and_empty_templates_are_errors(tmp_path):
     assert result.tar[0].tar.value == 15 / 16
     # 15 of 240 impostor pairs are with that template and accepted at every threshold: no FAR below 1 / 16 can be kept.
     assert [point.tar.value for point in result.tar[1:]] == [0.0] * 5
-    assert result.searches[0].ranks[1] == 7 / 8
-    assert result.searches[1].tpir[0.01].tpir == 0.0  # that probe is a stranger to G2, and a false alarm
+    assert result.searches[0].ranks[1].value == 7 / 8
+    assert result.searches[1].tpir[1].tpir.value == 0.0  # that probe is a stranger to G2, and a false alarm
     assert "3 images had no feature" in result.warnings[0]
 
 
@@ -277,9 +281,6 @@ def test_the_command_judges_templates_from_a_model_and_from_features(tmp_path, f
     assert (again["tar_at_far"], again["searches"]) == (content["tar_at_far"], content["searches"])
     assert len(list(cache.iterdir())) == 1
     capsys.readouterr()
-    report = ["--report", str(tmp_path / "out.html")]
-    assert cli.main(["evaluate", model, str(folder), *report]) == 2
-    assert "--report: shows lists of pairs only; write ijbc with --json" in capsys.readouterr().err
     drawn = "synthetic:?identities=20&images=2&pairs=20"
     assert cli.main(["evaluate", str(tmp_path / "mine.npy"), drawn]) == 2
     assert "pairs need a model" in capsys.readouterr().err
@@ -312,3 +313,61 @@ def test_an_onnx_embedder_is_a_model_too(tmp_path, folder, capsys):
     assert cli.main(["evaluate", embedder, *arguments, "--cache", str(tmp_path)]) == 0
     assert {"accuracy", "G1"} <= set(capsys.readouterr().out.replace("│", " ").split())
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_intervals_hold_the_figures_and_know_their_people(folder):
+    protocol = open_ijb(folder)
+    assert protocol.people.tolist() == np.repeat(np.arange(8), 2).tolist()
+    features = drawn_features(len(protocol.images), noise=1.5)
+    result = judge_templates(features, protocol, bootstrap=60)
+    for name, figure in result.named().items():
+        if name != "min_dcf":  # one impostor pair in ten thousand counts: no interval, and a sentence
+            assert figure.low <= figure.value <= figure.high, name
+    assert np.isnan(result.pairs.min_dcf.low)
+    assert any(warning.startswith("minDCF is lowest where fewer than 10") for warning in result.warnings)
+    assert result.searches[0].cmc.shape == (4, 20)
+    again = judge_templates(features, protocol, bootstrap=60)
+    assert {tuple(d) for name, d in result.minus(again).items() if name != "min_dcf"} == {(0.0, 0.0, 0.0)}
+    plain = judge_templates(features, protocol, bootstrap=0)
+    assert plain.summary() == result.summary()
+    assert all(np.isnan(figure.low) for figure in plain.named().values())
+    content = json.loads(json.dumps(plain.to_json(), allow_nan=False))
+    assert content["tar_at_far"][0]["tar"] == {"value": plain.tar[0].tar.value, "low": None, "high": None}
+
+
+def test_people_are_linked_by_genuine_pairs_where_no_gallery_names_them(tmp_path):
+    folder = ijb_folder(tmp_path / "IJBC", images=False)
+    for gallery in (folder / "meta").glob("*.csv"):
+        gallery.unlink()
+    assert open_ijb(folder).people.tolist() == np.repeat(np.arange(8), 2).tolist()
+
+
+def test_no_errors_do_not_make_a_rate_certain(folder):
+    protocol = open_ijb(folder)
+    result = judge_templates(
+        compute_features(embed, protocol.images, flip=False, origin="tiles"), protocol, bootstrap=40
+    )
+    assert result.tar[0].tar.value == result.searches[0].ranks[1].value == 1.0
+    assert 0.5 < result.tar[0].tar.low < 0.7  # Wilson: 8 of 8
+    assert result.searches[0].ranks[1].low < 0.7
+
+
+def test_two_models_on_templates_pairs_and_all_pairs_stand_in_one_report(tmp_path, folder, model, capsys):
+    from topoface.models import build_model, save
+
+    save(build_model("iresnet_tiny", dimension=16, seed=1), tmp_path / "other")
+    pairs, faces = "synthetic:?identities=20&images=2&pairs=20", "all-pairs:synthetic:?identities=8&images=3"
+    page, out = tmp_path / "out.html", tmp_path / "out.json"
+    arguments = ["--beside", str(tmp_path / "other"), "--bootstrap", "20", "--cache", "none"]
+    command = ["evaluate", model, str(folder), pairs, faces, *arguments, "--report", str(page)]
+    assert cli.main([*command, "--json", str(out)]) == 0
+    text, said = page.read_text(), " ".join(capsys.readouterr().out.split())
+    for words in ("Gallery G1", "CMC.", "DET.", "all pairs of", "minDCF", "k = ", "--beside", "other"):
+        assert words in text
+    assert "model minus other on ijbc, in points:" in said
+    assert [r["name"] for r in json.loads(out.read_text())][:2] == ["ijbc", "synthetic"]
+    assert [r["model"] for r in json.loads(out.read_text())][3:] == [str(tmp_path / "other")] * 3
+    assert cli.main(["evaluate", model, str(folder), str(folder)]) == 2
+    assert "two protocols are called 'ijbc'" in capsys.readouterr().err
+    assert cli.main(["evaluate", model, pairs, "--beside", model]) == 2
+    assert "names one model twice" in capsys.readouterr().err

@@ -5,11 +5,18 @@ import pytest
 
 from tests.oracles import verification as oracle
 from topoface.functional import bootstrap
-from topoface.functional.bootstrap import identity_bootstrap, paired_bootstrap, percentile_interval
+from topoface.functional.bootstrap import (
+    drawn_figures,
+    identity_bootstrap,
+    paired_bootstrap,
+    percentile_interval,
+    towards,
+)
 from topoface.functional.draws import generator
-from topoface.functional.verification import auc, equal_error_rate, kfold_accuracy, tar_at_far
+from topoface.functional.verification import DetectionCost
 
 FARS = (0.01, 0.1, 0.5)
+COST = DetectionCost(prior=0.25)
 
 
 def some_pairs(seed=0, people=12, pairs=60, folds=3):
@@ -22,35 +29,62 @@ def some_pairs(seed=0, people=12, pairs=60, folds=3):
     return scores, same, np.stack([left, right], axis=1), np.arange(pairs) % folds
 
 
+def figures_by_definition(scores, same, folds, weights):
+    weighted = (scores.tolist(), same.tolist())
+    per_fold = oracle.kfold_accuracy(*weighted, folds.tolist(), weights)
+    return {
+        "auc": float(oracle.auc(*weighted, weights)),
+        "eer": float(oracle.equal_error_rate(*weighted, weights)),
+        "min_dcf": float(oracle.min_dcf(*weighted, COST.prior, weights)),
+        "accuracy": np.mean([float(a) for a in per_fold if a is not None]),
+        **{f"tar@{far:g}": float(oracle.tar_at_far(*weighted, far, weights)) for far in FARS},
+    }
+
+
 def test_each_replicate_equals_the_figures_of_weighted_pairs():
     scores, same, who, folds = some_pairs()
-    result = identity_bootstrap(scores, same, who, folds, fars=FARS, replicates=25, seed=5)
+    found = drawn_figures(scores, same, who, folds, FARS, COST, 12, 5)
     names, codes = np.unique(who, return_inverse=True)
-    for r in range(25):
+    codes = codes.reshape(-1, 2)
+    couples = sorted({tuple(sorted(pair)) for pair in codes.tolist() if pair[0] != pair[1]})
+    assert found.plain == pytest.approx(figures_by_definition(scores, same, folds, None), abs=1e-12)
+    for r in range(12):
         counts = np.bincount(
             generator(5, "identity bootstrap", r).integers(len(names), size=len(names)), minlength=len(names)
         )
-        weights = [int(counts[a] if a == b else counts[a] * counts[b]) for a, b in codes.reshape(-1, 2)]
-        weighted = (scores.tolist(), same.tolist())
-        assert result["auc"][r] == pytest.approx(float(oracle.auc(*weighted, weights)), abs=1e-12)
-        assert result["eer"][r] == pytest.approx(
-            float(oracle.equal_error_rate(*weighted, weights)), abs=1e-12
+        times = dict(
+            zip(couples, generator(5, "couple bootstrap", r).poisson(1.0, len(couples)), strict=True)
         )
-        for far in FARS:
-            assert result[f"tar@{far:g}"][r] == float(oracle.tar_at_far(*weighted, far, weights))
-        per_fold = oracle.kfold_accuracy(*weighted, folds.tolist(), weights)
-        expected = np.mean([float(a) for a in per_fold if a is not None])
-        assert result["accuracy"][r] == pytest.approx(expected, abs=1e-12)
+        by_people = [int(counts[a] if a == b else counts[a] * counts[b]) for a, b in codes]
+        by_couples = [1 if a == b else int(times[min(a, b), max(a, b)]) for a, b in codes]
+        for drawn, weights in ((found.people, by_people), (found.couples, by_couples)):
+            expected = figures_by_definition(scores, same, folds, weights)
+            assert {name: values[r] for name, values in drawn.items()} == pytest.approx(expected, abs=1e-12)
 
 
-def test_drawing_everyone_once_gives_the_plain_figures(monkeypatch):
-    scores, same, who, folds = some_pairs(1)
-    monkeypatch.setattr(bootstrap, "_identity_counts", lambda identities, *_: [np.ones((1, identities))])
-    result = identity_bootstrap(scores, same, who, folds, fars=FARS)
-    assert result["auc"][0] == pytest.approx(auc(scores, same), abs=1e-12)
-    assert result["eer"][0] == pytest.approx(equal_error_rate(scores, same), abs=1e-12)
-    assert result["accuracy"][0] == pytest.approx(kfold_accuracy(scores, same, folds)[0], abs=1e-12)
-    assert [result[f"tar@{far:g}"][0] for far in FARS] == [tar_at_far(scores, same, far) for far in FARS]
+def test_replicates_are_moved_until_couples_weigh_once():
+    rng = np.random.default_rng(0)
+    drawn = 5 + rng.normal(size=10_000) * 3
+    for couples, left in ((0.0, 9.0), (2.0, 5.0), (3.0, 3.0), (4.0, 4.0), (20.0, 9.0)):
+        moved = towards(5.0, drawn, couples, 10**9)
+        assert moved.var() == pytest.approx(left, rel=0.05)
+        assert np.abs(moved - 5).max() <= np.abs(drawn - 5).max()
+    assert np.array_equal(towards(1.0, np.ones(3), 1.0, 9), np.ones(3))
+    assert towards(5.0, drawn, 3.0, 40).std() == pytest.approx(3**0.5 * 1.044, rel=0.02)
+
+
+def test_where_everyone_appears_once_the_interval_is_that_of_independent_pairs():
+    """Pairs of strangers who meet nobody else: products of two counts alone would be sqrt(3) times too wide."""
+    rng = np.random.default_rng(1)
+    n = 400
+    scores = np.append(rng.normal(size=n) + 2, rng.normal(size=n))
+    same = np.arange(2 * n) < n
+    who = np.concatenate([np.arange(n)[:, None].repeat(2, 1), n + np.arange(2 * n).reshape(n, 2)])
+    found = drawn_figures(scores, same, who, None, (0.1,), None, 400, 0)
+    above = (scores[same][:, None] > scores[~same]).astype(float)
+    independent = (above.mean(1).var() + above.mean(0).var()) / n
+    assert found.settled()["auc"].var() == pytest.approx(independent, rel=0.25)
+    assert found.people["auc"].var() > 1.6 * independent
 
 
 def test_replicates_depend_on_the_seed_alone_and_not_on_blocks_or_the_order_of_pairs(monkeypatch):
@@ -92,7 +126,10 @@ def test_paired_differences_are_narrower_than_two_intervals_suggest():
 
 
 def test_intervals_cover_the_truth_when_people_differ_in_difficulty():
-    """Planted identity effects: the AUC of the population is known, 95 % intervals must hold it about that often."""
+    """Planted identity effects: the AUC of the population is known, 95 % intervals must hold it about that often.
+
+    (Of forty people, 91 %: percentiles know nothing of the skewness. benchmarks/intervals.py tries more designs, longer.)
+    """
     covered = 0
     for trial in range(100):
         rng = np.random.default_rng(trial)
@@ -108,7 +145,7 @@ def test_intervals_cover_the_truth_when_people_differ_in_difficulty():
             identity_bootstrap(scores, same, who, replicates=150, seed=trial)["auc"]
         )
         covered += low <= TRUE_AUC <= high
-    assert 89 <= covered <= 99
+    assert 86 <= covered <= 98
 
 
 TRUE_AUC = 0.829093  # P(N(1.5, 1 + 0.49) > N(0, 1)) = Phi(1.5 / sqrt(2.49))

@@ -5,12 +5,12 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.oracles import templates as oracle
 from topoface.functional import identification as module
-from topoface.functional.identification import cmc, describe, most_similar, point_at_fpir, tpir_at_fpir
+from topoface.functional.identification import cmc, describe, point_at_fpir, tpir_at_fpir
 
 FPIRS = (0.0, 0.01, 0.25, 1 / 3, 0.5, 1.0)
 
@@ -105,46 +105,19 @@ def test_what_has_no_answer_is_refused(call, said):
         call()
 
 
-def unit(rng, n, d):
-    rows = rng.normal(size=(n, d))
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-
-
-@pytest.fixture(params=["compiled", "arrays"])
-def way(request, monkeypatch):
-    if request.param == "arrays":
-        monkeypatch.setattr(module, "compiled", lambda *_, **__: None)
-
-
-@pytest.mark.usefixtures("way")
-@pytest.mark.parametrize(("probes", "entries"), [(512, 8192), (3, 11), (100, 30)])
-@pytest.mark.parametrize("k", [1, 7, 20, 500])
-def test_most_similar_is_what_sorting_all_exact_cosines_gives(monkeypatch, probes, entries, k):
-    monkeypatch.setattr(module, "_PROBES", probes)
-    monkeypatch.setattr(module, "_ENTRIES", entries)
-    rng = np.random.default_rng(0)
-    gallery, asked = unit(rng, 300, 24), unit(rng, 13, 24)
-    gallery[100:130] = gallery[7]  # equal ones, and some that only float64 tells apart
-    gallery[130:140] = gallery[8] + rng.normal(size=(10, 24)).astype(np.float32) * 1e-7
-    gallery /= np.maximum(1, np.linalg.norm(gallery, axis=1, keepdims=True))
-    asked[0], asked[1] = gallery[7], gallery[8]
-    exact = np.array(
-        [[sum(float(x) * float(y) for x, y in zip(p, g, strict=True)) for g in gallery] for p in asked]
-    )
-    positions, cosines = most_similar(asked, gallery, k)
-    expected = np.sort(exact, axis=1)[:, ::-1][:, :k]
-    np.testing.assert_allclose(cosines, expected, atol=1e-14, rtol=0)
-    np.testing.assert_allclose(np.take_along_axis(exact, positions, axis=1), cosines, atol=1e-14, rtol=0)
-    assert all(len(set(row)) == min(k, 300) for row in positions.tolist())
-    assert positions[0, : min(k, 31)].tolist() == [7, *range(100, 130)][:k]
-
-
-def test_most_similar_of_nobody_and_refusals():
-    rows = np.eye(3, dtype=np.float32)
-    positions, cosines = most_similar(rows[:0], rows, 2)
-    assert positions.shape == cosines.shape == (0, 2)
-    for arguments in ((rows, rows[:0], 1), (rows, rows, 0), (2 * rows, rows, 1), (rows, rows[:, :2], 1)):
-        with pytest.raises(ValueError):
-            most_similar(*arguments)
-    with pytest.raises(ValueError, match="finite"):
-        most_similar(rows * np.nan, rows, 1)
+@settings(deadline=None)  # the first one compiles
+@given(searches(), st.sampled_from(FPIRS))
+def test_a_search_of_vectors_is_that_of_all_their_cosines(case, fpir):
+    _, probes, gallery = case
+    rng = np.random.default_rng(len(probes))
+    rows = [np.round(rng.normal(size=(len(who), 3)), 1) + 0.01 for who in (probes, gallery)]
+    units = [
+        (part / (1.001 * np.linalg.norm(part, axis=1, keepdims=True))).astype(np.float32) for part in rows
+    ]
+    cosines = units[0].astype(np.float64) @ units[1].T.astype(np.float64)
+    found, every = module.search(*units, probes, gallery, depth=3), describe(cosines, probes, gallery)
+    assert found.mated.tolist() == every.mated.tolist()
+    np.testing.assert_allclose(found.mate, every.mate, atol=1e-15)
+    np.testing.assert_allclose(found.stranger, every.stranger, atol=1e-15)
+    assert np.minimum(found.rank, 4).tolist() == np.minimum(every.rank, 4).tolist()
+    assert point_at_fpir(found, fpir).tpir == point_at_fpir(every, fpir).tpir

@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
+from topoface.functional.blocked_softmax import class_part
 from topoface.functional.damage import damage_score
 from topoface.functional.mixture import fit_mixture, posterior
-from topoface.functional.shards import join_shards, shard_part
+from topoface.functional.shards import join_shards
 from topoface.functional.softmax import entropy_of, negative_log_likelihood
 
 SPLITS = [[1000], [500, 500], [1, 998, 1], [250] * 4, [0, 1000], [333, 333, 334]]
-n, D, C = 16, 12, 1000
+n, D, C, SCALE = 16, 12, 1000, 40.0
 
 
 def setting() -> tuple[Tensor, Tensor, Tensor]:
@@ -21,9 +23,9 @@ def setting() -> tuple[Tensor, Tensor, Tensor]:
     labels = torch.from_numpy(rng.integers(0, C, n))
     labels[:3] = torch.tensor([0, 999, 500])
     # one sample that is almost certain, one that is wrong
-    embeddings[4] = 12 * centers[labels[4]]
-    embeddings[5] = -3 * centers[labels[5]]
-    return embeddings, centers, labels
+    embeddings[4] = centers[labels[4]]
+    embeddings[5] = -centers[labels[5]]
+    return normalize(embeddings), centers, labels
 
 
 def dense(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,16 +37,17 @@ def dense(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 def test_statistics_weights_and_gradients_of_shards_are_those_of_the_dense_softmax(split: list[int]) -> None:
     embeddings, centers, labels = setting()
     whole = centers.clone().requires_grad_()
-    log_p, entropy = dense(embeddings @ whole.T, labels)
+    log_p, entropy = dense(SCALE * embeddings @ normalize(whole).T, labels)
     weight = damage_score(fit_mixture(entropy.detach()).hardness, log_p.detach())
     (weight * -log_p).mean().backward()
 
     shards = [part.clone().requires_grad_() for part in centers.split(split)]
     starts = np.cumsum([0, *split])
-    parts = [
-        shard_part(embeddings @ shard.T, labels, int(start))
-        for shard, start in zip(shards, starts, strict=False)
-    ]
+    parts = []
+    for shard, start in zip(shards, starts, strict=False):
+        local = labels - int(start)
+        own = local.where((local >= 0) & (local < len(shard)), -1)
+        parts.append(class_part(embeddings, shard, own, SCALE))
     joined = join_shards(parts)
     joined_log_p = -negative_log_likelihood(joined.own, joined.log_mass)
     joined_entropy = entropy_of(joined.own, joined.log_mass, joined.entropy, C)

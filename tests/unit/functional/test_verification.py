@@ -10,16 +10,19 @@ from hypothesis import strategies as st
 
 from tests.oracles import verification as oracle
 from topoface.functional.verification import (
+    DetectionCost,
     allowed_false_accepts,
     auc,
     equal_error_rate,
     kfold,
     kfold_accuracy,
+    min_dcf,
     roc,
     tar_at_far,
     threshold_at_far,
 )
 
+compiling = settings(deadline=None)  # the first call of a loop compiles it
 FARS = (0.0, 0.01, 0.1, 1 / 3, 0.5, 0.999, 1.0)
 
 
@@ -79,6 +82,7 @@ def test_auc_and_eer_follow_their_definitions(pairs):
     assert equal_error_rate(scores, same) == pytest.approx(expected, abs=1e-12)
 
 
+@compiling
 @given(folded_pairs())
 def test_kfold_thresholds_are_the_best_of_the_other_folds(pairs):
     scores, same, folds = pairs
@@ -100,6 +104,7 @@ def figures(scores, same, folds):
     )
 
 
+@compiling
 @given(folded_pairs(), st.randoms(use_true_random=False))
 def test_the_order_of_pairs_does_not_matter(pairs, random):
     order = list(range(len(pairs[0])))
@@ -107,6 +112,7 @@ def test_the_order_of_pairs_does_not_matter(pairs, random):
     assert figures(*(column[order] for column in pairs)) == figures(*pairs)
 
 
+@compiling
 @given(folded_pairs())
 def test_a_strictly_increasing_map_of_the_scores_changes_nothing(pairs):
     scores, same, folds = pairs
@@ -114,6 +120,7 @@ def test_a_strictly_increasing_map_of_the_scores_changes_nothing(pairs):
     assert figures(np.exp(ranks / 10) - 7, same, folds) == figures(scores, same, folds)
 
 
+@compiling
 @given(folded_pairs(), st.integers(2, 4))
 def test_repeating_every_pair_changes_nothing(pairs, times):
     repeated = tuple(np.tile(column, times) for column in pairs)
@@ -216,3 +223,40 @@ def test_a_number_of_folds_means_consecutive_parts() -> None:
     scores, same = rng.normal(size=40), np.tile([True, False], 20)
     folds = np.repeat(np.arange(4), 10)
     assert kfold_accuracy(scores, same, 4)[1].tolist() == kfold_accuracy(scores, same, folds)[1].tolist()
+
+
+@compiling
+@given(folded_pairs())
+def test_the_compiled_cuts_are_those_of_the_arrays(pairs):
+    scores, same, folds = pairs
+    compiled = kfold(scores, same, folds)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("topoface.functional.compiled.compiled", lambda *_, **__: None)
+        for one, other in zip(compiled, kfold(scores, same, folds), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("names", [[7, 7, 3, 3], [-1, -1, 5000, 5000], ["b", "b", "a", "a"]])
+def test_folds_may_have_any_names(names):
+    result = kfold([0.9, 0.1, 0.8, 0.2], [1, 0, 1, 0], names)
+    assert result.folds.tolist() == sorted(set(names))
+    assert sorted(result.accuracy.tolist()) == [0.5, 1.0]  # the stricter threshold of one rejects 0.8
+
+
+@given(scored_pairs(), st.floats(0.01, 0.99), st.floats(0.1, 10), st.floats(0.1, 10))
+def test_min_dcf_is_the_lowest_cost_of_all_thresholds(pairs, prior, miss, false_accept):
+    scores, same = pairs
+    # Costs only change the prior that counts.
+    weight = miss * prior / (miss * prior + false_accept * (1 - prior))
+    expected = oracle.min_dcf(scores.tolist(), same.tolist(), weight)
+    value, threshold = min_dcf(scores, same, DetectionCost(prior, miss, false_accept))
+    assert value == pytest.approx(expected, rel=1e-9)
+    far, tar = oracle.rates(scores.tolist(), same.tolist(), threshold)
+    assert float(DetectionCost(weight).of(float(far), float(tar))) == pytest.approx(expected, rel=1e-9)
+    assert value <= 1
+
+
+@pytest.mark.parametrize("cost", [(0, 1, 1), (1, 1, 1), (0.5, 0, 1), (0.5, 1, float("inf"))])
+def test_costs_that_make_no_sense_are_refused(cost):
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        min_dcf([0.1, 0.2], [0, 1], DetectionCost(*cost))

@@ -27,6 +27,7 @@ from topoface.recipe import (
         (ModelConfig, {"dropout": 1.0}, "model.dropout"),
         (ModelConfig, {"dropout": -0.1}, "model.dropout"),
         (ModelConfig, {"dropout": float("nan")}, "model.dropout"),
+        (ModelConfig, {"recompute": True, "compile": True}, "model.recompute"),
         (OptimizerConfig, {"lr": 0.0}, "optimizer.lr"),
         (OptimizerConfig, {"lr": float("inf")}, "optimizer.lr"),
         (OptimizerConfig, {"lr": float("nan")}, "optimizer.lr"),

@@ -1,18 +1,29 @@
 """A run stopped anywhere and continued is the run that was never stopped."""
 
+import itertools
 import json
 import random
+import resource
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from tests.unit.training.tiny import tiny_recipe
 from topoface.errors import UserError
-from topoface.recipe import Recipe
-from topoface.training import loop, train
-from topoface.training.checkpoint import checkpoints, load_newest, save_checkpoint
+from topoface.methods import Method
+from topoface.training import checkpoint, loop, saving, train
+from topoface.training.checkpoint import (
+    Checkpoint,
+    checkpoints,
+    finish,
+    load_newest,
+    step_folder,
+    write_part,
+)
 
 
 def final_state(folder: Path) -> dict[str, Any]:
@@ -98,13 +109,18 @@ def test_a_killed_run_continues_bit_for_bit(
     assert losses(tmp_path / "whole") == losses(tmp_path / "cut")
 
 
-def test_a_damaged_checkpoint_is_passed_over_with_a_message(tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["bit of a part", "bit of the manifest", "cut short", "part gone"])
+def test_a_damaged_checkpoint_is_passed_over_with_a_message(what: str, tmp_path: Path) -> None:
     recipe = tiny_recipe(methods=[])
     train(recipe, run_dir=tmp_path / "run", quiet=True)
     newest = checkpoints(tmp_path / "run" / "checkpoints")[-1]
-    content = bytearray(newest.read_bytes())
+    (part,) = newest.glob("part_*")
+    file = newest / "manifest.json" if "manifest" in what else part
+    content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
-    newest.write_bytes(bytes(content))
+    file.write_bytes(content[:-100] if what == "cut short" else content)
+    if what == "part gone":
+        part.unlink()
     said: list[str] = []
     state = load_newest(tmp_path / "run" / "checkpoints", said.append)
     assert state is not None
@@ -114,37 +130,49 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_message(tmp_path: Path) -> N
     before = final_state(tmp_path / "run")
     train(recipe, run_dir=tmp_path / "run", resume=True, quiet=True)
     assert final_state(tmp_path / "run")["step"] == 8 != before["step"]
+    assert len(list(newest.glob("part_*"))) == 1  # the damaged one is not needed any more
 
 
-def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
-    train(tiny_recipe(methods=[], training={"keep_last": 2}), run_dir=tmp_path / "run", quiet=True)
-    names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
-    assert names == [
-        "step_000000006.pt",
-        "step_000000006.sha256",
-        "step_000000008.pt",
-        "step_000000008.sha256",
-    ]
+def test_only_the_newest_checkpoints_are_kept_and_what_a_kill_left_goes(tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "checkpoints"
+    (folder / "step_000000005").mkdir(parents=True)
+    (folder / "step_000000005" / "part_00000_0a1b2c3d.safetensors").write_bytes(b"half")
+    assert checkpoints(folder) == []
+    train(
+        tiny_recipe(methods=[], training={"keep_last": 2}), run_dir=tmp_path / "run", resume=True, quiet=True
+    )
+    assert sorted(path.name for path in folder.iterdir()) == ["step_000000006", "step_000000008"]
 
 
-@pytest.mark.parametrize(
-    ("change", "difference"),
-    [
-        ({"optimizer": {"lr": 0.01}}, "recipe.optimizer.lr = 0.05, this run has 0.01"),
-        (
-            {"data": {"train": "synthetic:?identities=7&images=4&seed=0"}},
-            "data.identities = 6, this run has 7",
-        ),
-        ({"data": {"train": "synthetic:?identities=6&images=4&seed=1"}}, "data.fingerprint"),
-        ({"methods": []}, "recipe.methods"),
-    ],
-)
-def test_another_recipe_or_data_is_refused_with_the_difference(
-    change: dict[str, Any], difference: str, tmp_path: Path
+CHANGES: list[tuple[dict[str, Any], str]] = [
+    ({"optimizer": {"lr": 0.01}}, "recipe.optimizer.lr = 0.05, this run has 0.01"),
+    ({"data": {"train": "synthetic:?identities=7&images=4&seed=0"}}, "data.identities = 6, this run has 7"),
+    ({"data": {"train": "synthetic:?identities=6&images=4&seed=1"}}, "data.fingerprint"),
+    ({"methods": []}, "recipe.methods"),
+]
+
+
+def test_another_recipe_or_data_is_refused_with_the_difference_or_accepted(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     train(tiny_recipe(), run_dir=tmp_path / "run", quiet=True)
-    with pytest.raises(UserError, match=difference):
-        train(tiny_recipe(**change), run_dir=tmp_path / "run", resume=True, quiet=True)
+    for change, difference in CHANGES:
+        with pytest.raises(UserError, match=f"{difference}.*--accept-changes"):
+            train(tiny_recipe(**change), run_dir=tmp_path / "run", resume=True, quiet=True)
+    capfd.readouterr()
+    trained = final_state(tmp_path / "run")
+    more = tiny_recipe(**CHANGES[1][0], training={"steps": 10})
+    result = train(more, run_dir=tmp_path / "run", resume=True, accept_changes=True, quiet=True)
+    assert result.steps_done == 10
+    said = capfd.readouterr().err
+    assert "not restored: head.weight (was 6 x 16, is 7 x 16)" in said
+    assert "changed: " in said
+    assert "data.identities = 6, this run has 7" in said
+    drift = (
+        final_state(tmp_path / "run")["model"]["backbone.features.bias"]
+        - trained["model"]["backbone.features.bias"]
+    )
+    assert drift.abs().max() < trained["model"]["backbone.features.bias"].abs().max()
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path: Path) -> None:
@@ -154,32 +182,126 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path: Path) -> None:
         train(recipe, run_dir=tmp_path / "run", quiet=True)
 
 
-def test_a_full_disk_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe: Recipe = tiny_recipe(methods=[])
+def test_one_line_says_what_was_restored(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    recipe = tiny_recipe(methods=[])
+    train(recipe, run_dir=tmp_path / "run", resume=True, quiet=True)
+    assert "starting at step 0" in capfd.readouterr().err
+    train(recipe, run_dir=tmp_path / "run", resume=True, quiet=True)
+    expected = "restored step 8: model, head, methods, optimizer; the order of images continues there; not restored: nothing"
+    assert expected in capfd.readouterr().err
 
+
+def test_training_goes_on_while_a_checkpoint_is_written_and_what_is_written_is_the_state_of_its_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny_recipe(training={"keep_last": 9})
+    train(recipe, run_dir=tmp_path / "at once", quiet=True)
+    two_steps_later = threading.Event()
+    write_part, optimizer_step = saving.write_part, loop.optimizer_step
+
+    def slow(path: Path, *rest: Any) -> Any:
+        if path.name.endswith("3"):
+            assert two_steps_later.wait(60)
+        return write_part(path, *rest)
+
+    def watched(run: Any, *rest: Any) -> Any:
+        if run.step == 5:
+            two_steps_later.set()
+        return optimizer_step(run, *rest)
+
+    monkeypatch.setattr(saving, "write_part", slow)
+    monkeypatch.setattr(loop, "optimizer_step", watched)
+    train(recipe, run_dir=tmp_path / "slow", quiet=True)
+    found = [checkpoints(tmp_path / name / "checkpoints") for name in ("at once", "slow")]
+    assert [path.name for path in found[0]] == [path.name for path in found[1]]
+    for one, other in zip(*found, strict=True):
+        one_opened, other_opened = Checkpoint(one), Checkpoint(other)
+        assert_equal_states(one_opened.facts, other_opened.facts)
+        for name in one_opened.shapes:
+            assert_equal_states(one_opened.tensor(name), other_opened.tensor(name), name)
+
+
+def test_a_full_disk_ends_the_run_and_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    """As the system says it: no file may grow over a limit, which the first checkpoint stays below."""
+    recipe = tiny_recipe(methods=[])
+    train(tiny_recipe(methods=[], training={"steps": 3}), run_dir=tmp_path / "run", quiet=True)
+    (whole,) = checkpoints(tmp_path / "run" / "checkpoints")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot be written.*make room") as caught:
+            train(recipe, run_dir=tmp_path / "run", resume=True, accept_changes=True, quiet=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "\n" not in str(caught.value)
+    assert checkpoints(tmp_path / "run" / "checkpoints") == [whole]
+    assert not list(tmp_path.glob("run/checkpoints/step_000000006/part_*"))
+    assert (
+        train(recipe, run_dir=tmp_path / "run", resume=True, accept_changes=True, quiet=True).steps_done == 8
+    )
+
+
+def test_a_disk_that_is_full_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(UserError, match=r"disk is full.*make room"):
-        train(recipe, run_dir=tmp_path / "run", quiet=True)
-    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(UserError, match=r"the disk is full; make room.*intact"):
+        train(tiny_recipe(methods=[]), run_dir=tmp_path / "run", quiet=True)
 
 
 @pytest.mark.parametrize("part", ["optimizer", "methods"])
 def test_a_checkpoint_of_another_layout_is_refused_in_one_line(part: str, tmp_path: Path) -> None:
-    """As versions save it that group parameters, or name what a method keeps, in another way."""
+    """As a version saves it that names what a method or an optimizer keeps in another way."""
     recipe = tiny_recipe(methods=[{"class_path": "UNPG"}])
     train(recipe, run_dir=tmp_path / "run", quiet=True)
-    state = final_state(tmp_path / "run")
-    if part == "methods":
-        state["methods"]["0.fence"] = state["methods"].pop("0.genuine_fence")
-    else:
-        groups = state["optimizer"]["param_groups"]
-        groups[0]["params"] += groups.pop()["params"]
-    save_checkpoint(tmp_path / "run" / "checkpoints", 9, state, keep_last=1)
+    folder = tmp_path / "run" / "checkpoints"
+    opened = Checkpoint(checkpoints(folder)[-1])
+    renamed = {
+        "optimizer": ("optimizer.head.weight.momentum_buffer", "optimizer.centers.momentum_buffer"),
+        "methods": ("methods.0.genuine_fence", "methods.0.fence"),
+    }[part]
+    tensors = {renamed[1] if name == renamed[0] else name: opened.tensor(name) for name in opened.shapes}
+    path = step_folder(folder, 9)
+    finish(path, opened.facts, [write_part(path, tensors, {})], keep_last=1)
     with pytest.raises(
         UserError, match=r"does not fit this version.*go on with the version that saved it"
     ) as caught:
         train(recipe, run_dir=tmp_path / "run", resume=True, quiet=True)
     assert "\n" not in str(caught.value)
+
+
+def test_a_state_that_is_no_tensor_is_refused_when_it_is_saved(tmp_path: Path) -> None:
+    recipe = tiny_recipe(methods=[{"class_path": f"{__name__}.Wordy"}])
+    with pytest.raises(UserError, match=r"methods\.0\._extra_state: keeps a str.*register it as a buffer"):
+        train(recipe, run_dir=tmp_path / "run", quiet=True)
+
+
+class Wordy(Method):
+    """A method that keeps a word."""
+
+    def get_extra_state(self) -> str:
+        return "word"
+
+
+def test_a_table_cut_in_any_way_is_read_in_any_way(tmp_path: Path) -> None:
+    """Uneven and empty parts, scalars, and rows that lie across several parts."""
+    table = torch.randn(7, 3)
+    parts = []
+    for first, stop in ((0, 3), (3, 6), (6, 7), (7, 7)):
+        tensors = {"head.table": table[first:stop].clone()}
+        if first == 0:
+            tensors["head.scalar"] = torch.tensor(2.5)
+        parts.append(write_part(tmp_path / "step_000000001", tensors, {"head.table": first}))
+    finish(tmp_path / "step_000000001", {"step": 1}, parts, keep_last=1)
+    opened = Checkpoint(tmp_path / "step_000000001")
+    opened.check()
+    assert opened.shapes == {"head.table": (7, 3), "head.scalar": ()}
+    assert opened.tensor("head.table").equal(table)
+    for first, stop in itertools.combinations_with_replacement(range(8), 2):
+        target = torch.full((stop - first, 3), torch.nan)
+        opened.read_into(target, "head.table", first)
+        assert target.equal(table[first:stop])
+    scalar = torch.zeros(())
+    opened.read_into(scalar, "head.scalar")
+    assert scalar == 2.5

@@ -6,62 +6,45 @@ products of token probabilities, without margin; the beam follows codes that som
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from topoface.codes.description import shape_text
+from topoface.codes.table import CodeTable
+from topoface.data import Source, open_source
 from topoface.data.source import SYNTHETIC
 from topoface.diagnostics.calibration import mean_over
-from topoface.diagnostics.opening import embed_raw, open_run, progress_bar
+from topoface.diagnostics.codes.decoded import Decoded, decoded, prefix_accuracy
+from topoface.diagnostics.opening import open_run
 from topoface.diagnostics.page import Face, Page, Section, Table, check_out, write_page
-from topoface.diagnostics.prediction import Floats, Integers, sample_name
+from topoface.diagnostics.prediction import Integers, sample_name
 from topoface.errors import UserError
 from topoface.evaluation.images import SourceImages
 from topoface.evaluation.report import jpeg_of
 from topoface.files import write_text
 from topoface.functional.draws import generator
-from topoface.functional.prefix_tree import NextToken, PrefixTree, beam_search
 from topoface.heads.identity_code import IdentityCode
-from topoface.training.run import Run
 
-_BATCH = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decoded:
-    """What a run reads off n training images, clean and not mirrored.
-
-    Attributes:
-        positions: int64 ``[n]``, in the source.
-        rows: int64 ``[n]``, row of the code table of each label.
-        found: int64 ``[n, w]``, rows that the beam ends with, most likely first.
-        likelihood: float64 ``[n]``, log of the product of token probabilities of the first of them.
-        own: float64 ``[n]``, the same of the label's code.
-        tokens: bool ``[n, L]``, whether the most likely token after the label's own prefix is the label's.
-    """
-
-    positions: Integers
-    rows: Integers
-    found: Integers
-    likelihood: Floats
-    own: Floats
-    tokens: np.ndarray
-
-    @property
-    def doubt(self) -> Floats:
-        """``[n]``: by how much (nats) another identity is likelier than the label; 0 where none is."""
-        return np.where(self.found[:, 0] == self.rows, 0.0, np.maximum(self.likelihood - self.own, 0))
+_KNOWS = 0.8
+"""Share of the images that a run must read right for its doubts to say much of labels."""
 
 
-def decode(run: str, *, samples: int | None, width: int, count: int, seed: int, out: Path) -> None:
-    """Decode training images of a run that has an `IdentityCode` head.
+def decode(
+    run: str,
+    *,
+    source: str | None,
+    samples: int | None,
+    width: int,
+    count: int,
+    seed: int,
+    out: Path,
+) -> None:
+    """Decode images of the training identities of a run that has an `IdentityCode` head.
 
     Args:
         run: a run directory with a checkpoint.
+        source: other images of the same identities, by their names; those that the run was trained on if None.
         samples: images to look at, drawn; all if None.
         width: of the beam.
         count: faces with a doubtful label that are shown.
@@ -69,7 +52,7 @@ def decode(run: str, *, samples: int | None, width: int, count: int, seed: int, 
         out: gets ``decoded.html``, ``decoded.json`` and ``decoded_samples.csv``.
 
     Raises:
-        UserError: no usable run, one with another head, an image that cannot be read, or a folder that cannot be written.
+        UserError: no usable run, one with another head, identities without a code, an image that cannot be read, or a folder that cannot be written.
     """
     check_out(out)
     for name, value in (
@@ -87,13 +70,13 @@ def decode(run: str, *, samples: int | None, width: int, count: int, seed: int, 
             run,
             "give a run with an IdentityCode head",
         )
-    total = len(opened.source)
+    faces = opened.source if source is None else open_source(source)
+    total = len(faces)
     positions = np.arange(total)
     if samples is not None and samples < total:
         positions = np.sort(generator(seed, "decoded images").choice(total, samples, replace=False))
-    head.connect(opened.source)
-    found = decoded(opened, head, positions, width)
-    labels = np.asarray(opened.source.labels)[positions]
+    found = decoded(opened.model, head, faces, positions, width)
+    labels = np.asarray(faces.labels)[positions]
     right = {
         name: mean_over(hits.astype(np.float64), labels, seed=seed)
         for name, hits in (
@@ -101,44 +84,46 @@ def decode(run: str, *, samples: int | None, width: int, count: int, seed: int, 
             ("beam", (found.found == found.rows[:, None]).any(1)),
         )
     }
-    doubtful = np.argsort(-found.doubt, kind="stable")
-    doubtful = doubtful[found.doubt[doubtful] > 0]
+    doubtful = found.doubtful()
     table = head.codes.table
-    arguments = [run, "--samples", "all" if samples is None else str(samples), "--width", str(width)]
+    arguments = [run] + (["--source", source] if source else [])
+    arguments += ["--samples", "all" if samples is None else str(samples), "--width", str(width)]
     arguments += ["--count", str(count), "--seed", str(seed), "--out", str(out)]
     first, beam = right["first"], right["beam"]
     page = Page(
         name="decoded",
-        title="What the codes say of the training images",
-        lead=f"Of {len(labels):,} training images the likeliest identity is the labelled one for {first.value:.1%} (95 % interval "
+        title="What the codes say of the training images"
+        if source is None
+        else "What the codes say of these images",
+        lead=f"Of {len(labels):,} {'training images' if source is None else 'images'} the likeliest identity is the labelled one for {first.value:.1%} (95 % interval "
         f"{first.low:.1%} to {first.high:.1%}), and it is among the {found.found.shape[1]} of the beam for {beam.value:.1%}. Chance is "
         f"{1 / table.num_identities:.2%}.",
         sections=[
-            _accuracy_section(found, table.alphabets),
-            _doubt_section(opened, found, table.uids, doubtful, count),
+            _accuracy_section(found, table, trained_on=source is None),
+            _doubt_section(faces, found, table.uids, doubtful, count, first.value),
         ],
         numbers={
             "images": len(labels),
             "width": width,
             "right": {name: each._asdict() for name, each in right.items()},
             "tokens": found.tokens.mean(0),
-            "prefixes": _prefix_accuracy(found, table.codes),
+            "prefixes": prefix_accuracy(found, table.codes),
             "doubtful": len(doubtful),
         },
         facts={
             "run": f"{run} (step {opened.step:,} of {opened.total_steps:,}; {opened.recipe.model.name})",
             "codes": f"{table.path} ({table.digest[:16]}), {shape_text(table.alphabets)}",
-            "images": f"{len(labels):,} of {total:,} in {opened.source.uri}, clean, not mirrored",
+            "images": f"{len(labels):,} of {total:,} in {faces.uri}, clean, not mirrored",
             "intervals": "95 %, bootstrap over identities",
             "seed": str(seed),
         },
         command="topoface codes decode " + shlex.join(arguments),
-        real_faces=not opened.source.uri.startswith(SYNTHETIC),
+        real_faces=not faces.uri.startswith(SYNTHETIC),
     )
     path = write_page(out, page)
-    lines = ["index,label,likelier,doubt_nats"]
+    lines = ["index,label,likelier,doubt_nats,odd_nats"]
     lines += [
-        f"{positions[i]},{table.uids[int(found.rows[i])]},{table.uids[int(found.found[i, 0])]},{found.doubt[i]:.4f}"
+        f"{positions[i]},{table.uids[int(found.rows[i])]},{table.uids[int(found.found[i, 0])]},{found.doubt[i]:.4f},{found.oddness[i]:.4f}"
         for i in doubtful
     ]
     write_text(out / "decoded_samples.csv", "\n".join(lines) + "\n")
@@ -146,54 +131,8 @@ def decode(run: str, *, samples: int | None, width: int, count: int, seed: int, 
     print(f"page: {path}")
 
 
-@torch.no_grad()
-def decoded(run: Run, head: IdentityCode, positions: Integers, width: int) -> Decoded:
-    """Beam search over images ``[n]`` of the run's source."""
-    table = head.codes.table
-    tree = PrefixTree.of(torch.from_numpy(table.codes.astype(np.int64)))
-    names = run.source.names
-    rows = table.rows_of([names[label] for label in np.asarray(run.source.labels)[positions]], "labels")
-    parts: list[tuple[Tensor, ...]] = []
-    with progress_bar("images") as bar:
-        task = bar.add_task("decoding", total=len(positions))
-        for start in range(0, len(positions), _BATCH):
-            some = positions[start : start + _BATCH]
-            images = SourceImages(run.source, [int(i) for i in some])
-            embeddings = embed_raw(run.model, np.stack([images[i] for i in range(len(some))]))
-            ask = head.next_token(embeddings)
-            codes = torch.from_numpy(table.tokens(rows[start : start + len(some)]))
-            found, scores = beam_search(ask, tree, width, len(some))
-            parts.append((found, scores[:, 0], *_along(ask, codes)))
-            bar.update(task, advance=len(some))
-    ends, likelihood, own, right = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
-    return Decoded(
-        positions=positions,
-        rows=rows,
-        found=ends,
-        likelihood=likelihood.astype(np.float64),
-        own=own.astype(np.float64),
-        tokens=right,
-    )
-
-
-def _along(ask: NextToken, codes: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-likelihood ``[n]`` of codes ``[n, L]``, and whether each token is the likeliest after those before it."""
-    total, right = torch.zeros(len(codes)), []
-    for j in range(codes.shape[1]):
-        log_p = ask(codes[:, None, :j])[:, 0]
-        total = total + log_p.gather(1, codes[:, j, None])[:, 0]
-        right.append(log_p.argmax(1) == codes[:, j])
-    return total, torch.stack(right, 1)
-
-
-def _prefix_accuracy(found: Decoded, codes: np.ndarray) -> Floats:
-    """Share ``[L]`` of images whose likeliest identity begins with the label's first 1, 2, .. tokens."""
-    same = codes[found.found[:, 0]] == codes[found.rows]
-    shares: Floats = np.logical_and.accumulate(same, axis=1).mean(0)
-    return shares
-
-
-def _accuracy_section(found: Decoded, alphabets: tuple[int, ...]) -> Section:
+def _accuracy_section(found: Decoded, table: CodeTable, *, trained_on: bool) -> Section:
+    prefixes = prefix_accuracy(found, table.codes)
     rows = [
         (
             f"{j + 1}",
@@ -201,21 +140,42 @@ def _accuracy_section(found: Decoded, alphabets: tuple[int, ...]) -> Section:
             f"{1 / k:.1%}",
             f"{found.tokens[:, j].mean():.1%}",
             f"{found.tokens[:, : j + 1].all(1).mean():.1%}",
+            f"{prefixes[j]:.1%}",
         )
-        for j, k in enumerate(alphabets)
+        for j, k in enumerate(table.alphabets)
     ]
+    text = (
+        "A position near chance is dead: its classifier has learned nothing, and only what comes before it tells identities apart. Token by token, each is "
+        "the likeliest of all after the label's own before it; the identity that is likeliest in all, of those that exist, may begin with the right "
+        "tokens more often, or less."
+    )
+    if trained_on:
+        text += " These are images the run was trained on, so the figures show what it could learn, not how it does on others."
     return Section(
         title="Token by token",
-        text="A position near chance is dead: its classifier has learned nothing, and only what comes before it tells identities apart. These are images the "
-        "run was trained on, so the figures show what it could learn, not how it does on strangers.",
+        text=text,
         table=Table(
-            header=["position", "tokens", "chance", "token right", "all up to here right"], rows=rows
+            header=[
+                "position",
+                "tokens",
+                "chance",
+                "right",
+                "all so far right",
+                "likeliest identity agrees so far",
+            ],
+            rows=rows,
         ),
     )
 
 
-def _doubt_section(run: Run, found: Decoded, uids: Sequence[str], doubtful: Integers, count: int) -> Section:
-    source = run.source
+def _doubt_section(
+    source: Source,
+    found: Decoded,
+    uids: Sequence[str],
+    doubtful: Integers,
+    count: int,
+    right: float,
+) -> Section:
     labels = np.asarray(source.labels)
     faces = []
     names = source.names
@@ -239,14 +199,17 @@ def _doubt_section(run: Run, found: Decoded, uids: Sequence[str], doubtful: Inte
                 name=sample_name(source, position),
                 beside=beside,
                 lines=[
-                    f"label {own}, likelier {other}",
-                    f"by {found.doubt[i]:.1f} nats",
+                    f"label {own}: {found.oddness[i]:.1f} nats below its others",
+                    f"likelier {other}, by {found.doubt[i]:.1f} nats",
                     sample_name(source, position),
                 ],
             )
         )
     text = (
-        f"For {len(doubtful):,} images another identity's code is likelier than the label's. The difference is in nats. A wrong label, two labels of one "
-        "person, and a hard picture all look like this. Beside each face: another one of its label, and one of the likelier identity."
+        f"For {len(doubtful):,} images another identity's code is likelier than the label's. First come those whose label is least likely beside the other images "
+        "of the same label: a hard person is hard throughout, a wrong label stands alone. Two labels of one person and a hard picture look like this too. Beside "
+        "each face: another one of its label, and one of the likelier identity."
     )
+    if right < _KNOWS:
+        text += f"\n\nThis run reads only {right:.0%} of the images right, so most of these doubts are about itself; one that knows its faces better names fewer."
     return Section(title="Labels to doubt", text=text, faces=faces)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from topoface.diagnostics.codes.measured import Crowd, Pairs
-from topoface.diagnostics.prediction import Floats, Integers
+from topoface.diagnostics.codes.crowds import Crowd, Crowding
+from topoface.diagnostics.codes.measured import Pairs
+from topoface.diagnostics.prediction import Integers
 from topoface.evaluation.plots import COLOURS, INK, MUTED, legend_in_columns
 
 if TYPE_CHECKING:
@@ -49,36 +50,46 @@ def draw_pairs(axes: "Axes", *, pairs: Pairs) -> None:
     legend_in_columns(axes, 2)
 
 
-def draw_spread(axes: "Axes", *, vectors: Floats, centers: Floats) -> None:
-    """Pairwise angles of code vectors and of learned centers."""
-    angles = [np.degrees(np.arccos(np.clip(cosines, -1, 1))) for cosines in (vectors, centers)]
-    edges = np.linspace(min(a.min() for a in angles) - 1, max(a.max() for a in angles) + 1, 81)
-    for name, values, colour in (
-        ("code vectors", angles[0], VECTORS),
-        ("learned centers", angles[1], CENTERS),
-    ):
-        share = np.histogram(values, edges)[0] / len(values)
-        axes.stairs(share, edges, fill=True, color=colour, alpha=0.3)
-        axes.stairs(share, edges, baseline=None, color=colour, linewidth=1.4, label=name)
-    axes.axvline(90, color=MUTED, linewidth=1, linestyle=DASHED)
-    axes.set(
-        xlim=(edges[0], edges[-1]), xlabel="angle of two identities, degrees", ylabel="share of the pairs"
-    )
-    axes.set_ylim(bottom=0)
-    legend_in_columns(axes, 2)
+def draw_angles(*axes: "Axes", crowds: Sequence[Crowd]) -> None:
+    """Pairwise angles of code vectors and of learned centers, a group of identities on each axes, all on one scale."""
+    angles = [
+        [np.degrees(np.arccos(np.clip(of.cosines, -1, 1))) for of in (crowd.vectors, crowd.centers)]
+        for crowd in crowds
+    ]
+    values = np.concatenate([each for pair in angles for each in pair])
+    edges = np.linspace(values.min() - 1, values.max() + 1, 61)
+    for place, (crowd, (vectors, centers)) in enumerate(zip(crowds, angles, strict=True)):
+        here = axes[place]
+        for name, found, colour in (
+            ("code vectors", vectors, VECTORS),
+            ("learned centers", centers, CENTERS),
+        ):
+            share = np.histogram(found, edges)[0] / len(found)
+            here.stairs(share, edges, fill=True, color=colour, alpha=0.3)
+            here.stairs(share, edges, baseline=None, color=colour, linewidth=1.4, label=name)
+        here.axvline(90, color=MUTED, linewidth=1, linestyle=DASHED)
+        here.set(xlim=(edges[0], edges[-1]), ylabel="share of the pairs")
+        here.set_ylim(bottom=0)
+        here.text(0.02, 0.95, crowd.images, transform=here.transAxes, va="top", fontsize=10)
+    legend_in_columns(axes[0], 2)
+    axes[-1].set_xlabel("angle of two identities, degrees")
 
 
-def draw_crowds(axes: "Axes", *, found: Sequence[Crowd]) -> None:
-    """Mean and nearest cosine within groups of identities by their images."""
-    at = np.arange(len(found))
-    for name, colour, values in (
-        ("code vectors", VECTORS, [crowd.vectors for crowd in found]),
-        ("learned centers", CENTERS, [crowd.centers for crowd in found]),
+def draw_crowds(axes: "Axes", *, crowds: Sequence[Crowd], drawn: Crowding) -> None:
+    """Mean and nearest cosine within groups of identities by their images, with intervals, beside directions drawn at random."""
+    at = np.arange(len(crowds))
+    for name, colour, found in (
+        ("vectors", VECTORS, [crowd.vectors for crowd in crowds]),
+        ("centers", CENTERS, [crowd.centers for crowd in crowds]),
     ):
-        mean, nearest = np.array(values).T
-        axes.plot(at, nearest, color=colour, marker="o", markersize=5, label=f"{name}, nearest")
-        axes.plot(at, mean, color=colour, marker="o", markersize=4, linestyle=DASHED, label=f"{name}, mean")
-    axes.set_xticks(at, [crowd.name for crowd in found])
+        mean, nearest = np.array([each.means() for each in found]).T
+        half = [1.96 * each.nearest.std(ddof=1) / np.sqrt(len(each.nearest)) for each in found]
+        axes.errorbar(
+            at, nearest, half, color=colour, marker="o", markersize=5, capsize=3, label=f"{name}, nearest"
+        )
+        axes.plot(at, mean, color=colour, linestyle=DASHED, label=f"{name}, any two")
+    axes.axhline(drawn.means()[1], color=MUTED, linewidth=1.4, linestyle=(0, (1, 2)), label="drawn, nearest")
+    axes.set_xticks(at, [crowd.name for crowd in crowds])
     axes.set(xlabel="images of the identity", ylabel="cosine within the group")
     legend_in_columns(axes, 2)
 

@@ -13,28 +13,14 @@ from topoface.codes.description import describe, shape_text, token_use
 from topoface.codes.table import CodeTable, open_table
 from topoface.data import open_source
 from topoface.data.source import SYNTHETIC
+from topoface.diagnostics.codes.centers import Centers, compare_centers
+from topoface.diagnostics.codes.encoder import encoder_section, encoder_words, judge_encoder
 from topoface.diagnostics.codes.faces import prefix_sections
-from topoface.diagnostics.codes.measured import (
-    Crowd,
-    Level,
-    Pairs,
-    crowds,
-    levels,
-    pairwise_cosines,
-    vector_pairs,
-)
-from topoface.diagnostics.codes.pictures import (
-    draw_crowds,
-    draw_pairs,
-    draw_spread,
-    draw_use,
-    weighted_use,
-)
-from topoface.diagnostics.opening import open_run
+from topoface.diagnostics.codes.measured import Level, Pairs, levels, vector_pairs
+from topoface.diagnostics.codes.pictures import draw_pairs, draw_use, weighted_use
 from topoface.diagnostics.page import Page, Picture, Section, Table, check_out, write_page
-from topoface.diagnostics.prediction import Floats
 from topoface.errors import UserError
-from topoface.heads import Softmax
+from topoface.evaluation import Verification
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,17 +28,29 @@ class _Found:
     table: CodeTable
     levels: list[Level]
     pairs: Pairs | None
-    spread: tuple[Floats, Floats] | None  # pairwise cosines of vectors and of learned centers
-    crowds: list[Crowd]
+    centers: Centers | None
+    encoder: Verification | None
 
 
-def report(table: str, *, source: str | None, run: str | None, count: int, seed: int, out: Path) -> None:
+def report(
+    table: str,
+    *,
+    source: str | None,
+    run: str | None,
+    pairs: str | None,
+    encoder: str | None,
+    count: int,
+    seed: int,
+    out: Path,
+) -> None:
     """Show what a table of codes holds.
 
     Args:
         table: a folder that ``topoface codes build`` wrote.
         source: whose faces are shown; that which the table was built from if None and it is still there.
         run: a run directory, whose learned class centers are compared with the code vectors; or None.
+        pairs: verification pairs on which the table's encoder is judged; or None.
+        encoder: where the table's encoder lies now; where it was if None.
         count: prefixes of which faces are shown.
         seed: draws pairs and prefixes.
         out: gets ``codes.html``, ``codes.json`` and the pictures.
@@ -63,24 +61,31 @@ def report(table: str, *, source: str | None, run: str | None, count: int, seed:
     check_out(out)
     if count < 1:
         raise UserError(f"is {count}", "--count", "show 1 prefix or more")
+    if encoder and not pairs:
+        raise UserError(
+            "judges the encoder on pairs, and none are named", "--encoder", "name them with --pairs"
+        )
     opened = open_table(table)
     faces = open_source(source or str(opened.meta.get("source", "")))
-    found = _find(opened, run, seed)
-    arguments = [table] + (["--source", source] if source else []) + (["--run", run] if run else [])
+    found = _find(opened, run, pairs, encoder, seed)
+    arguments = [table]
+    for option, value in (("--source", source), ("--run", run), ("--pairs", pairs), ("--encoder", encoder)):
+        arguments += [option, value] if value else []
     arguments += ["--count", str(count), "--seed", str(seed), "--out", str(out)]
     page = Page(
         name="codes",
         title="Identity codes",
         lead=_lead(found),
         sections=[
+            *([encoder_section(found.encoder)] if found.encoder is not None else []),
             *([_vectors_section(found)] if found.pairs is not None else []),
-            *([_centers_section(found)] if found.spread is not None else []),
+            *([found.centers.section()] if found.centers is not None else []),
             *prefix_sections(opened, faces, count, seed),
             _prefix_section(found),
             _tokens_section(opened),
         ],
         numbers=_numbers(found),
-        facts=dict(describe(opened)) | ({"run": run} if run else {}) | {"seed": str(seed)},
+        facts=dict(describe(opened)) | _facts(run, found.encoder) | {"seed": str(seed)},
         command="topoface codes report " + shlex.join(arguments),
         real_faces=not faces.uri.startswith(SYNTHETIC),
     )
@@ -89,23 +94,19 @@ def report(table: str, *, source: str | None, run: str | None, count: int, seed:
     print(f"page: {path}")
 
 
-def _find(table: CodeTable, run: str | None, seed: int) -> _Found:
-    pairs = vector_pairs(table, seed) if table.vectors is not None else None
-    spread, groups = None, []
-    if run is not None:
-        opened = open_run(run)
-        if not isinstance(opened.head, Softmax):
-            name = type(opened.head).__name__
-            raise UserError(
-                f"has the head {name}, which learns no class centers", run, "give a run with a softmax head"
-            )
-        rows = table.rows_of(opened.source.names, run)
-        vectors = table.unit_vectors(rows)
-        centers = opened.head.weight.detach().float().numpy()
-        images = np.bincount(opened.source.labels, minlength=opened.source.identities)
-        spread = (pairwise_cosines(vectors, seed), pairwise_cosines(centers, seed))
-        groups = crowds(vectors, centers, images, seed)
-    return _Found(table=table, levels=levels(table), pairs=pairs, spread=spread, crowds=groups)
+def _find(table: CodeTable, run: str | None, pairs: str | None, encoder: str | None, seed: int) -> _Found:
+    return _Found(
+        table=table,
+        levels=levels(table),
+        pairs=vector_pairs(table, seed) if table.vectors is not None else None,
+        centers=compare_centers(table, run, seed) if run is not None else None,
+        encoder=judge_encoder(table, pairs, encoder) if pairs is not None else None,
+    )
+
+
+def _facts(run: str | None, encoder: Verification | None) -> dict[str, str]:
+    facts = {"run": run} if run else {}
+    return facts | ({"encoder judged on": encoder.protocol.uri, **encoder.contract} if encoder else {})
 
 
 # --- sections ----------------------------------------------------------------------------------------------
@@ -136,44 +137,6 @@ def _vectors_section(found: _Found) -> Section:
             )
         ],
         table=Table(header=["first tokens shared", "pairs", "mean cosine", "its angle"], rows=rows),
-    )
-
-
-def _centers_section(found: _Found) -> Section:
-    assert found.spread is not None
-    rows = [
-        (
-            crowd.name,
-            f"{crowd.identities:,}",
-            *(f"{round(value, 3) + 0:.3f}" for value in (*crowd.vectors, *crowd.centers)),
-        )
-        for crowd in found.crowds
-    ]
-    pictures = [
-        Picture(
-            name="spread",
-            draw=partial(draw_spread, vectors=found.spread[0], centers=found.spread[1]),
-            caption="Angles between identities. The narrower around 90 degrees, the more evenly they fill the sphere.",
-        )
-    ]
-    if rows:
-        caption = (
-            "Cosines among identities with about equally many images, as many of them in each group: of two of them on average "
-            "(dashed), and to the nearest."
-        )
-        draw = partial(draw_crowds, found=found.crowds)
-        pictures.append(Picture(name="crowds", draw=draw, caption=caption))
-    return Section(
-        title="Beside learned class centers",
-        text="A softmax head moves the center of an identity mostly by its own images. Where these are few, centers may be pushed together "
-        "(minority collapse): their cosines then rise towards the left of the second picture. Code vectors are fixed before training, so they "
-        "cannot; but one or two images make a noisy vector.",
-        pictures=pictures,
-        table=Table(
-            header=["images", "identities", "vectors, mean", "nearest", "centers, mean", "nearest"], rows=rows
-        )
-        if rows
-        else None,
     )
 
 
@@ -236,12 +199,10 @@ def _lead(found: _Found) -> str:
         (_, _, none), *more = found.pairs.means()
         if more:
             words += f"Two code vectors have a mean cosine of {none + 0.0:.3f} without and {more[0][2]:.3f} with a shared first token. "
-    if len(found.crowds) > 1:
-        rare, common = found.crowds[0], found.crowds[-1]
-        words += (
-            f"Learned centers of identities with {rare.name} images have their nearest of the same kind at a cosine of {rare.centers[1]:.3f}, those "
-            f"with {common.name} at {common.centers[1]:.3f}; code vectors at {rare.vectors[1]:.3f} and {common.vectors[1]:.3f}."
-        )
+    if found.encoder is not None:
+        words += encoder_words(found.encoder) + " "
+    if found.centers is not None:
+        words += found.centers.headline()
     return words.strip()
 
 
@@ -261,9 +222,8 @@ def _numbers(found: _Found) -> dict[str, Any]:
         numbers["shared_tokens"] = [
             {"shared": k, "pairs": n, "mean_cosine": mean} for k, n, mean in found.pairs.means()
         ]
-    if found.spread is not None:
-        numbers["crowds"] = [
-            {"images": c.name, "identities": c.identities, "vectors": c.vectors, "centers": c.centers}
-            for c in found.crowds
-        ]
+    if found.centers is not None:
+        numbers |= found.centers.numbers()
+    if found.encoder is not None:
+        numbers["encoder"] = found.encoder.to_json()
     return numbers

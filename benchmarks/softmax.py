@@ -1,0 +1,222 @@
+"""The class head with its update: logits never materialised, centers moved in backward, a sampled share; beside the obvious version and arcface_torch's.
+
+python benchmarks/softmax.py [--classes N] [--sampled N] [--rounds N] [--arcface-torch FOLDER]
+
+Forward, backward and, where said, SGD with momentum and weight decay, from given embeddings (B = 256, D = 512, ArcFace 64, 0.5, one thread). The ways take
+turns; CPU seconds, medians. Extra memory: by how much a second step raises the resident memory at its peak. FOLDER is a checkout of insightface's
+recognition/arcface_torch, whose own head is then run on one process.
+"""
+
+import argparse
+import importlib
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.functional import cross_entropy, linear, normalize
+
+from arcface_torch_loop import without_cuda
+from measuring import interleaved, machine, median_ratio, peak_growth, ratios, table, timed
+from topoface.data.batch import Batch
+from topoface.functional.draws import SampleDraws
+from topoface.heads import ArcFace
+from topoface.recipe import OptimizerConfig
+
+B, D, SCALE, MARGIN, RATE = 256, 512, 64.0, 0.5, 0.1
+CONFIG = OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=5e-4)
+SGD = {"lr": CONFIG.lr, "momentum": CONFIG.momentum, "weight_decay": CONFIG.weight_decay}
+Item = tuple[Tensor, Tensor, int]
+Step = Callable[[Item], None]
+
+
+def inputs(classes: int, count: int) -> list[Item]:
+    random = torch.Generator().manual_seed(count)
+    return [
+        (torch.randn(B, D, generator=random), torch.randint(0, classes, (B,), generator=random), number)
+        for number in range(count)
+    ]
+
+
+def obvious_loss(embeddings: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    """ArcFace as anyone writes it: all logits, the margin on the own ones."""
+    logits = linear(normalize(embeddings), normalize(weight)).clamp(-1, 1)
+    own = logits.gather(1, labels[:, None])
+    margined = (own.clamp(-1 + 1e-6, 1 - 1e-6).acos() + MARGIN).cos()
+    return cross_entropy(SCALE * logits.scatter(1, labels[:, None], margined), labels)
+
+
+def obvious(classes: int, *, update: bool) -> Step:
+    weight = (0.01 * torch.randn(classes, D)).requires_grad_()
+    optimizer = torch.optim.SGD([weight], **SGD)
+
+    def step(item: Item) -> None:
+        weight.grad = None
+        obvious_loss(item[0].requires_grad_(), weight, item[1]).backward()
+        if update:
+            optimizer.step()
+
+    return step
+
+
+def sampled_as_released(classes: int) -> Step:
+    """Partial FC (arXiv 2010.05222): rows of centers and momentum are taken out, moved and put back."""
+    weight, momentum = 0.01 * torch.randn(classes, D), torch.zeros(classes, D)
+
+    def step(item: Item) -> None:
+        embeddings, labels, _ = item
+        keys = torch.rand(classes)
+        keys[labels] = 2.0
+        chosen = keys.topk(round(RATE * classes)).indices.sort().values
+        rows, speeds = weight[chosen].requires_grad_(), momentum[chosen]
+        obvious_loss(embeddings.requires_grad_(), rows, torch.searchsorted(chosen, labels)).backward()
+        optimizer = torch.optim.SGD([rows], **SGD)
+        optimizer.state[rows]["momentum_buffer"] = speeds
+        optimizer.step()
+        weight[chosen], momentum[chosen] = rows.detach(), speeds
+
+    return step
+
+
+def ours(classes: int, *, update: bool, **arguments: Any) -> Step:
+    head = ArcFace(D, classes, scale=SCALE, margin=MARGIN, **arguments)
+    head.adopt(CONFIG, 1)
+    trained = [p for p in head.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(trained, fused=True, **SGD) if trained else None
+
+    def step(item: Item) -> None:
+        embeddings, labels, number = item
+        draws = SampleDraws(seed=0, step=number, global_size=B, start=0, stop=B)
+        batch = Batch(images=embeddings, labels=labels, indices=labels, draws=draws)
+        head.begin_step(CONFIG.lr)
+        if optimizer is not None:
+            optimizer.zero_grad()
+        head(embeddings.requires_grad_(), labels, extras=head.prepare(batch)).loss.mean().backward()
+        if update:
+            head.end_step()
+            if optimizer is not None:
+                optimizer.step()
+
+    return step
+
+
+def arcface_torch(folder: Path, classes: int, rate: float, *, update: bool) -> Step:
+    """The head of the checkout itself, in a group of one process."""
+    if not dist.is_initialized():
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    sys.path.insert(0, str(folder))
+    losses, heads = importlib.import_module("losses"), importlib.import_module("partial_fc_v2")
+    head = heads.PartialFC_V2(losses.ArcFace(s=SCALE, margin=MARGIN), D, classes, rate, False)
+    head.train()
+    optimizer = torch.optim.SGD(head.parameters(), **SGD)
+
+    def step(item: Item) -> None:
+        optimizer.zero_grad()
+        with without_cuda():
+            head(item[0].requires_grad_(), item[1]).backward()
+        if update:
+            optimizer.step()
+
+    return step
+
+
+def compare(title: str, classes: int, ways: dict[str, Step], base: str, rounds: int) -> None:
+    print(f"\n{title}, {classes:,} identities")
+    extra, costs = {}, {}
+    for name, way in ways.items():
+        first, second = inputs(classes, 2)
+        way(first)
+        extra[name] = peak_growth(lambda way=way, second=second: way(second))  # type: ignore[misc]
+        costs[name] = timed(way, [first])
+    times = interleaved(ways, lambda count: inputs(classes, count), rounds, costs)
+    table(
+        ["", "CPU s a step", f"{base} / this", "extra MiB"],
+        [
+            [
+                name,
+                f"{statistics.median(times[name]):.3f}",
+                median_ratio(ratios(times[base], times[name])),
+                f"{extra[name]:,.0f}",
+            ]
+            for name in ways
+        ],
+    )
+
+
+def well_trained() -> None:
+    """Relative errors of loss and gradient against float64 for rows whose loss is about 1e-6."""
+    random = torch.Generator().manual_seed(2)
+    centers = torch.randn(10_000, D, dtype=torch.float64, generator=random)
+    labels = torch.arange(B)
+    embeddings = centers[:B] + 2.1 * torch.randn(B, D, dtype=torch.float64, generator=random)
+    rows = []
+    reference = None
+    for name, dtype in (
+        ("float64", torch.float64),
+        ("ours, float32", torch.float32),
+        ("obvious, float32", None),
+    ):
+        x = embeddings.to(dtype or torch.float32).requires_grad_()
+        w = centers.to(x.dtype).requires_grad_()
+        if dtype is None:
+            loss = cross_entropy(SCALE * linear(normalize(x), normalize(w)), labels)
+        else:
+            head = ArcFace(D, 10_000, scale=SCALE, margin=0.0).to(dtype)
+            head.weight.data = w.data
+            loss, w = head(x, labels).loss.mean(), head.weight
+        found = (loss.detach(), *torch.autograd.grad(loss, (x, w)))
+        reference = reference or found
+        errors = [((f - r).norm() / r.norm()).item() for f, r in zip(found, reference, strict=True)]
+        rows.append([name, f"{loss.item():.3e}", *(f"{e:.1e}" for e in errors)])
+    table(
+        ["well-trained rows", "loss", "error of the loss", "of the embeddings' gradient", "of the centers'"],
+        rows,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--classes", type=int, default=100_000)
+    parser.add_argument("--sampled", type=int, default=200_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--arcface-torch", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    print(machine("torch", "numpy", "numba"))
+    peer, few = arguments.arcface_torch, arguments.rounds
+
+    def with_peer(ways: dict[str, Step], classes: int, rate: float, *, update: bool) -> dict[str, Step]:
+        if peer is not None:
+            ways["arcface_torch's own"] = arcface_torch(peer, classes, rate, update=update)
+        return ways
+
+    ways = {"obvious": obvious(arguments.classes, update=False)}
+    ways["ArcFace"] = ours(arguments.classes, update=False)
+    ways["ArcFace, bfloat16"] = ours(arguments.classes, update=False, products="bfloat16")
+    compare(
+        "Forward and backward",
+        arguments.classes,
+        with_peer(ways, arguments.classes, 1.0, update=False),
+        "obvious",
+        few,
+    )
+    ways = {"obvious": obvious(arguments.classes, update=True)}
+    ways["ArcFace"] = ours(arguments.classes, update=True)
+    ways["ArcFace, fused"] = ours(arguments.classes, update=True, fused=True)
+    ways["ArcFace, fused, bfloat16"] = ours(arguments.classes, update=True, fused=True, products="bfloat16")
+    compare("With SGD", arguments.classes, ways, "obvious", few)
+    ways = {"as released": sampled_as_released(arguments.sampled)}
+    ways["caught up"] = ours(arguments.sampled, update=True, rate=RATE)
+    ways["untouched"] = ours(arguments.sampled, update=True, rate=RATE, unsampled="untouched")
+    ways = with_peer(ways, arguments.sampled, RATE, update=True)
+    compare(f"Partial FC {RATE}, with SGD", arguments.sampled, ways, "as released", few)
+    well_trained()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,264 @@
+"""The softmax over very many classes, block by block: no logits of all classes are ever kept.
+
+Forward runs over blocks of class centers with a running maximum and running sums (as in arXiv 1805.02867); backward computes each block's logits again.
+That is one product more than keeping them, and still faster: a block stays in the cache where the whole would go through memory many times.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from topoface.functional.center_sgd import take_out_along
+from topoface.functional.directions import unit_rows
+from topoface.functional.products import fast_products
+from topoface.functional.shards import ShardPart
+
+Products = Literal["float32", "bfloat16"]
+Sink = Callable[[int, Tensor, Tensor], None]
+
+_ABSENT = -1e30  # the logit of a class that does not take part; finite, since 0 times infinity is no number
+# logits that forward keeps for backward, 128 and 32 MiB of float32; what is more is computed again
+_KEPT = {False: 2**25, True: 2**23}  # with a sink, memory is what it is for
+_ELEMENTS = {
+    "cpu": 2**20,
+    "cuda": 2**26,
+}  # logits of a block: in the cache of a core; enough work for an accelerator
+
+
+def class_part(
+    rows: Tensor,
+    centers: Tensor,
+    own: Tensor,
+    scale: float,
+    *,
+    differentiable: bool = True,
+    filter_above: float | None = None,
+    products: Products = "float32",
+    sink: Sink | None = None,
+) -> ShardPart:
+    """What a softmax over the given classes knows of each row (:class:`ShardPart`).
+
+    Memory beyond the inputs and the gradients is one block, whatever the number of classes.
+
+    Args:
+        rows: unit embeddings ``[n, D]``.
+        centers: class centers ``[c, D]``, not normalised; c may be 0.
+        own: int64 ``[n]``, each row's own class as a position in ``centers``; -1 where it is not among them.
+        scale: s, what cosines are multiplied with.
+        differentiable: whether the entropy keeps its graph.
+        filter_above: other classes whose cosine is above this leave the softmax of that row (and get no gradient from it).
+        products: of what precision the products are; the own logit is float32 always. With bfloat16 logits are off by up to
+            s / 256, gradients by about half a percent.
+        sink: called in backward for each block of centers with its first row, the gradient ``[k, D]`` of the unit centers over their lengths,
+            and the inverse lengths (see ``center_sgd.move_block``). It may move the block in place. ``centers`` itself gets no gradient.
+
+    Returns:
+        Gradients flow to ``rows`` and ``centers``.
+    """
+    own_logit, log_mass, entropy = _ClassPart.apply(  # type: ignore[no-untyped-call]
+        rows, centers, own, scale, differentiable, filter_above, products, sink
+    )
+    return ShardPart(log_mass=log_mass, entropy=entropy, own=own_logit)
+
+
+def released_entropy_part(
+    rows: Tensor,
+    centers: Tensor,
+    own: Tensor,
+    scale: float,
+    log_total: Tensor,
+    log_epsilon: float,
+    *,
+    filter_above: float | None = None,
+) -> Tensor:
+    """-sum of p log(p + epsilon) over the given classes but each row's own ``[n]``, block by block as well.
+
+    Args:
+        rows: unit embeddings ``[n, D]``.
+        centers: class centers ``[c, D]``.
+        own: as in :func:`class_part`.
+        scale: s.
+        log_total: ``[n]``, log-sum-exp of all logits, the own one with its margin among them.
+        log_epsilon: epsilon.
+        filter_above: as in :func:`class_part`.
+    """
+
+    def of_block(rows: Tensor, block: Tensor, total: Tensor, first: int) -> Tensor:
+        logits = scale * (rows @ unit_rows(block).T)
+        logits = logits.masked_fill(_left_out(logits, own, first, filter_above, scale), _ABSENT)
+        p = (logits - total[:, None]).exp()
+        return released_entropy(p, log_epsilon).sum(1)
+
+    total = 0 * log_total  # in the graph on a rank without classes too: the others wait for it in backward
+    first = 0
+    for block in torch.split(centers, _block_size(rows)) if len(centers) else ():
+        if torch.is_grad_enabled():
+            part = checkpoint(of_block, rows, block, log_total, first, use_reentrant=False)
+        else:
+            part = of_block(rows, block, log_total, first)
+        total, first = total + part, first + len(block)
+    return total
+
+
+def released_entropy(probability: Tensor, log_epsilon: float) -> Tensor:
+    """-p log(p + eps), entry by entry."""
+    return -probability * (probability + log_epsilon).log()
+
+
+def _block_size(rows: Tensor) -> int:
+    return max(256, _ELEMENTS.get(rows.device.type, 2**20) // max(len(rows), 1))
+
+
+def _left_out(logits: Tensor, own: Tensor, first: int, filter_above: float | None, scale: float) -> Tensor:
+    """Which entries ``[n, k]`` of a block take no part: the own class, and those filtered."""
+    columns = torch.arange(first, first + logits.shape[1], device=logits.device)
+    absent = own[:, None] == columns
+    return absent if filter_above is None else absent | (logits.detach() > scale * filter_above)
+
+
+class _Blocks:
+    """The blocks of one call: what forward and backward do alike."""
+
+    def __init__(
+        self,
+        rows: Tensor,
+        centers: Tensor,
+        own: Tensor,
+        scale: float,
+        filter_above: float | None,
+        products: Products,
+    ) -> None:
+        self.low = torch.bfloat16 if products == "bfloat16" else None
+        self.scaled = scale * rows
+        self.factor = self.scaled if self.low is None else self.scaled.to(self.low)
+        self.centers = centers
+        self.limit = None if filter_above is None else scale * filter_above
+        self.size = _block_size(rows)
+        # rows in the order of their own classes: those of a block are neighbours
+        self.own, self.order = own.sort()
+        edges = torch.arange(0, len(centers) + self.size, self.size, device=own.device)
+        self.edges: list[int] = torch.searchsorted(self.own, edges).tolist()
+
+    def __iter__(self) -> Iterator[tuple[int, Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]]:
+        """First class, centers ``[k, D]``, the same in the precision of the products, their inverse lengths, and where own logits stand."""
+        for number, start in enumerate(range(0, len(self.centers), self.size)):
+            centers = self.centers[start : start + self.size]
+            lengths = torch.linalg.vector_norm(centers, dim=1)
+            inverse = torch.where(lengths > 0, lengths, 1.0).reciprocal_()
+            mine = slice(self.edges[number], self.edges[number + 1])
+            factor = centers if self.low is None else centers.to(self.low)
+            yield start, centers, factor, inverse, (self.order[mine], self.own[mine] - start)
+
+    def logits(
+        self, factor: Tensor, inverse: Tensor, own: tuple[Tensor, Tensor], out: Tensor | None
+    ) -> Tensor:
+        """``[n, k]``, in ``out`` if that is given; own classes and those filtered are absent."""
+        if self.low is None:
+            logits = torch.mm(self.factor, factor.T, out=out)
+        else:
+            logits = (self.factor @ factor.T).to(self.scaled.dtype)
+        logits *= inverse
+        if self.limit is not None:
+            logits.masked_fill_(logits > self.limit, _ABSENT)
+        logits[own] = _ABSENT
+        return logits
+
+
+class _ClassPart(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rows: Tensor,
+        centers: Tensor,
+        own: Tensor,
+        scale: float,
+        differentiable: bool,
+        filter_above: float | None,
+        products: Products,
+        sink: Sink | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        n, here = len(rows), own >= 0
+        top = rows.new_full((n,), -1.5 * scale)  # below every cosine, above what is absent
+        mass, weighted, own_logit = rows.new_zeros(n), rows.new_zeros(n), rows.new_zeros(n)
+        room = _KEPT[sink is not None] if any(ctx.needs_input_grad) else 0
+        kept: list[Tensor] = []
+        if len(centers):
+            own_logit = (scale * rows * unit_rows(centers[own.where(here, 0)])).sum(1).where(here, 0)
+            blocks = _Blocks(rows, centers, own, scale, filter_above, products)
+            scratch = rows.new_empty(n * blocks.size)
+            with fast_products():
+                for _, block, factor, inverse, mine in blocks:
+                    shape, room = (n, len(block)), room - n * len(block)
+                    place = scratch[: n * len(block)].view(shape)
+                    logits = blocks.logits(
+                        factor, inverse, mine, rows.new_empty(shape) if room >= 0 else place
+                    )
+                    if room >= 0:
+                        kept.append(logits)
+                    before, top = top, torch.maximum(top, logits.amax(1))
+                    falls = torch.sub(logits, top[:, None], out=place)
+                    powers = falls.exp()
+                    # e^(l - m) and e^(l - m) (l - m), brought to the new maximum
+                    fall = before - top
+                    shrink = fall.exp()
+                    weighted = shrink * (weighted + mass * fall) + torch.linalg.vecdot(powers, falls)
+                    mass = shrink * mass + powers.sum(1)
+        filled = mass > 0
+        total = mass.where(filled, 1)
+        log_mass = torch.where(filled, total.log() + top, -torch.inf)
+        entropy = (total.log() - weighted / total).where(filled, 0)
+        ctx.save_for_backward(rows, centers, own, log_mass, entropy)
+        ctx.kept, ctx.settings, ctx.sink = kept, (scale, filter_above, products), sink
+        ctx.set_materialize_grads(False)
+        if not differentiable:
+            ctx.mark_non_differentiable(entropy)
+        return own_logit, log_mass, entropy
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        rows, centers, own, log_mass, entropy = ctx.saved_tensors
+        kept, ctx.kept = ctx.kept, []
+        by_own, by_mass, by_entropy = gradients
+        filled = log_mass > -torch.inf
+        log_mass = log_mass.where(filled, 0)
+        by_own = rows.new_zeros(len(rows)) if by_own is None else by_own
+        by_mass = torch.zeros_like(by_own) if by_mass is None else by_mass.where(filled, 0)
+        to_rows = torch.zeros_like(rows)
+        to_centers = torch.empty_like(centers) if ctx.needs_input_grad[1] else None
+        if len(centers) == 0:
+            return to_rows, to_centers, *[None] * 6
+        blocks = _Blocks(rows, centers, own, *ctx.settings)
+        n, scratch = len(rows), rows.new_empty(len(rows) * blocks.size)
+        change = rows.new_empty(blocks.size, rows.shape[1]) if to_centers is None else to_centers
+        with fast_products():
+            for number, (start, block, factor, inverse, mine) in enumerate(blocks):
+                place = scratch[: n * len(block)].view(n, len(block))
+                logits = kept[number] if number < len(kept) else blocks.logits(factor, inverse, mine, place)
+                logits -= log_mass[:, None]
+                if by_entropy is None:
+                    gradient = logits.exp_()
+                    gradient *= by_mass[:, None]
+                else:  # of the entropy: -p (log p + H)
+                    p = logits.exp()
+                    logits += entropy[:, None]
+                    gradient = p * (by_mass[:, None] - by_entropy[:, None] * logits)
+                gradient[mine] = by_own[mine[0]]
+                gradient *= inverse
+                low = gradient if blocks.low is None else gradient.to(blocks.low)
+                to_rows.addmm_(low, factor) if blocks.low is None else to_rows.add_(low @ factor)
+                if to_centers is None and ctx.sink is None:
+                    continue
+                stop = start + len(block)
+                out = change[: len(block)] if to_centers is None else change[start:stop]
+                if blocks.low is None:
+                    torch.mm(low.T, blocks.factor, out=out)
+                else:
+                    out.copy_(low.T @ blocks.factor)
+                if ctx.sink is None:
+                    take_out_along(out, block, inverse)
+                else:
+                    ctx.sink(start, out, inverse)
+        return to_rows.mul_(ctx.settings[0]), to_centers, *[None] * 6
