@@ -165,7 +165,7 @@ def test_centers_are_a_function_of_the_seed_and_touch_no_global_generator() -> N
     [(ArcFace, {"margin": -0.1}), (ArcFace, {"scale": 0.0}), (CombinedMargin, {"multiplier": 0.5})],
 )
 def test_impossible_settings_are_refused(kind: type[Softmax], arguments: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=r"head\.init_args"):
+    with pytest.raises(UserError, match=next(iter(arguments))):
         kind(D, C, **arguments)
 
 

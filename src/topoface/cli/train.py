@@ -80,12 +80,14 @@ def _train(arguments: argparse.Namespace) -> int:
     import_from_here()
     loaded = open_recipe(arguments.recipe, arguments.overrides)
     run_dir = arguments.run_dir or Path(loaded.recipe.run_dir.replace("{name}", loaded.name))
+    from topoface.functional.allocation import keep_freed_memory
     from topoface.recipe.components import check_recipe
     from topoface.training import train  # brings torch, so after the cheap checks
     from topoface.training.distributed import leave
 
     try:
         check_recipe(loaded.recipe)
+        keep_freed_memory()
         result = train(
             loaded.recipe,
             run_dir=run_dir,

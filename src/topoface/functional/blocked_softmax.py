@@ -137,24 +137,25 @@ class _Blocks:
         self.centers = centers
         self.limit = None if filter_above is None else scale * filter_above
         self.size = _block_size(rows)
-        # rows in the order of their own classes: those of a block are neighbours
-        self.own, self.order = own.sort()
-        edges = torch.arange(0, len(centers) + self.size, self.size, device=own.device)
-        self.edges: list[int] = torch.searchsorted(self.own, edges).tolist()
+        self.own = own
 
-    def __iter__(self) -> Iterator[tuple[int, Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]]:
-        """First class, centers ``[k, D]``, the same in the precision of the products, their inverse lengths, and where own logits stand."""
-        for number, start in enumerate(range(0, len(self.centers), self.size)):
+    def __iter__(self) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+        """First class, centers ``[k, D]``, the same in the precision of the products, and their inverse lengths."""
+        for start in range(0, len(self.centers), self.size):
             centers = self.centers[start : start + self.size]
             lengths = torch.linalg.vector_norm(centers, dim=1)
             inverse = torch.where(lengths > 0, lengths, 1.0).reciprocal_()
-            mine = slice(self.edges[number], self.edges[number + 1])
             factor = centers if self.low is None else centers.to(self.low)
-            yield start, centers, factor, inverse, (self.order[mine], self.own[mine] - start)
+            yield start, centers, factor, inverse
 
-    def logits(
-        self, factor: Tensor, inverse: Tensor, own: tuple[Tensor, Tensor], out: Tensor | None
-    ) -> Tensor:
+    def put_own(self, block: Tensor, start: int, values: Tensor | float) -> None:
+        """Write ``values`` ``[n]`` where a block ``[n, k]`` has a row's own class; without a look at which rows these are."""
+        local = self.own - start
+        here = (local >= 0) & (local < block.shape[1])
+        slot = local.clamp(0, block.shape[1] - 1)[:, None]
+        block.scatter_(1, slot, torch.where(here, values, block.gather(1, slot)[:, 0])[:, None])
+
+    def logits(self, start: int, factor: Tensor, inverse: Tensor, out: Tensor | None) -> Tensor:
         """``[n, k]``, in ``out`` if that is given; own classes and those filtered are absent."""
         if self.low is None:
             logits = torch.mm(self.factor, factor.T, out=out)
@@ -163,7 +164,7 @@ class _Blocks:
         logits *= inverse
         if self.limit is not None:
             logits.masked_fill_(logits > self.limit, _ABSENT)
-        logits[own] = _ABSENT
+        self.put_own(logits, start, _ABSENT)
         return logits
 
 
@@ -189,12 +190,12 @@ class _ClassPart(torch.autograd.Function):
             own_logit = (scale * rows * unit_rows(centers[own.where(here, 0)])).sum(1).where(here, 0)
             blocks = _Blocks(rows, centers, own, scale, filter_above, products)
             scratch = rows.new_empty(n * blocks.size)
-            with fast_products():
-                for _, block, factor, inverse, mine in blocks:
+            with fast_products(rows):
+                for start, block, factor, inverse in blocks:
                     shape, room = (n, len(block)), room - n * len(block)
                     place = scratch[: n * len(block)].view(shape)
                     logits = blocks.logits(
-                        factor, inverse, mine, rows.new_empty(shape) if room >= 0 else place
+                        start, factor, inverse, rows.new_empty(shape) if room >= 0 else place
                     )
                     if room >= 0:
                         kept.append(logits)
@@ -233,10 +234,10 @@ class _ClassPart(torch.autograd.Function):
         blocks = _Blocks(rows, centers, own, *ctx.settings)
         n, scratch = len(rows), rows.new_empty(len(rows) * blocks.size)
         change = rows.new_empty(blocks.size, rows.shape[1]) if to_centers is None else to_centers
-        with fast_products():
-            for number, (start, block, factor, inverse, mine) in enumerate(blocks):
+        with fast_products(rows):
+            for number, (start, block, factor, inverse) in enumerate(blocks):
                 place = scratch[: n * len(block)].view(n, len(block))
-                logits = kept[number] if number < len(kept) else blocks.logits(factor, inverse, mine, place)
+                logits = kept[number] if number < len(kept) else blocks.logits(start, factor, inverse, place)
                 logits -= log_mass[:, None]
                 if by_entropy is None:
                     gradient = logits.exp_()
@@ -245,7 +246,7 @@ class _ClassPart(torch.autograd.Function):
                     p = logits.exp()
                     logits += entropy[:, None]
                     gradient = p * (by_mass[:, None] - by_entropy[:, None] * logits)
-                gradient[mine] = by_own[mine[0]]
+                blocks.put_own(gradient, start, by_own)
                 gradient *= inverse
                 low = gradient if blocks.low is None else gradient.to(blocks.low)
                 to_rows.addmm_(low, factor) if blocks.low is None else to_rows.add_(low @ factor)

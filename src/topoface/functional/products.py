@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from functools import cache
 
 import torch
+from torch import Tensor
+
+from topoface.functional.compiled import in_memory
 
 _LOCK = threading.Lock()
 _inside = 0
@@ -15,14 +18,14 @@ MOST_ERROR = 1e-6  # of a cosine; rounding to bfloat16, which the setting allows
 
 
 @contextmanager
-def fast_products() -> Iterator[None]:
-    """Inside, float32 products go to oneDNN if a probe found it faster on this processor and as exact as MKL.
+def fast_products(like: Tensor) -> Iterator[None]:
+    """Inside, float32 products of tensors like the given one go to oneDNN if a probe found it faster on this processor and as exact as MKL.
 
     torch's "medium" precision sends them there, and permits bfloat16, which oneDNN uses on processors with matrix units: those fail the
     probe. The setting is the process's; it is put back at the end. On accelerators nothing changes.
     """
     global _inside, _setting_before
-    if not _faster():
+    if not in_memory(like) or not _faster():
         yield
         return
     with _LOCK:

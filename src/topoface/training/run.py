@@ -57,6 +57,7 @@ class Run:
             del recipe["training"][convenience]
         for convenience in ("train", "threads"):
             del recipe["data"][convenience]
+        del recipe["model"]["recompute"]
         data = {
             "identities": self.source.identities,
             "images": len(self.source),
@@ -156,6 +157,7 @@ def build_fresh_model(recipe: Recipe) -> EmbeddingModel:
     )
     model.precision = recipe.model.precision
     model.set_channels_last(recipe.model.channels_last)
+    model.set_recompute(recipe.model.recompute)
     return model
 
 

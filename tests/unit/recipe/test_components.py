@@ -112,7 +112,7 @@ def test_building_leaves_recipe_and_preset_as_they_were() -> None:
         (component("ArcFace", margin="wide"), 'head.init_args.margin: found "wide" where float is expected'),
         (component("ArcFace", margin=None), "head.init_args.margin: found null where float is expected"),
         (component("ArcFace", continuation="linar"), "linear | insightface | wrap is expected; did you mean linear?"),
-        (component("ArcFace", seed=3), "head.init_args.seed: unknown key; keys here: "),
+        (component("ArcFace", seed=3), "head.init_args.seed: unknown key; "),
         (component("ArcFace", "ours"), "head.preset: ArcFace has no preset 'ours'; leave it out"),
         (component("TopoFR", "our"), "methods.0.preset: TopoFR has no preset 'our'; give one of: ours, mild, paper, release"),
         (component("TopoFR", isa={"alpa": 1}), "methods.0.init_args.isa.alpa: unknown key; did you mean methods.0.init_args.isa.alpha?"),
