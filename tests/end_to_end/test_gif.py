@@ -21,7 +21,7 @@ MODEL = ["model.name=iresnet_tiny", "model.dimension=32"]
 def pattern(identity: int, image: int) -> np.ndarray:
     """An identity is 4 x 4 colours, blurred; its images differ in turn, place, light, a patch that hides a part, and noise."""
     colours = np.random.default_rng(identity).normal(size=(4, 4, 3))
-    rng = np.random.default_rng((identity, image))
+    rng = np.random.default_rng((identity, 1 + image))
     planes = [
         np.asarray(Image.fromarray(plane).resize((160, 160), Image.Resampling.BICUBIC))
         for plane in np.moveaxis(colours.astype(np.float32), 2, 0)

@@ -19,7 +19,7 @@ def this_device() -> Device:
     """Products and convolutions of the shapes that training has, and copies of memory; about a second."""
     random = torch.Generator().manual_seed(0)
     rows, centers = torch.randn(128, 512, generator=random), torch.randn(8192, 512, generator=random)
-    with torch.no_grad(), fast_products():
+    with torch.no_grad(), fast_products(rows):
         product = 2 * 128 * 512 * 8192 / _seconds(lambda: rows @ centers.T)
     source = torch.empty(2**25)
     copied = torch.empty_like(source)
