@@ -69,12 +69,12 @@ class Bench:
     def build(self, name: str, *options: object) -> None:
         topoface("codes", "build", self.folder / "faces", *options, "--out", self.folder / name)
 
-    def tar(self, run: Path) -> float:
-        """TAR in % at FAR 1e-3 over all pairs of strangers, by the model alone."""
+    def tar(self, run: Path, far: float) -> float:
+        """TAR in % at a FAR, over all pairs of strangers, by the model alone."""
         strangers, out = f"all-pairs:{self.folder / 'strangers'}", run / "strangers.json"
         topoface("evaluate", run / "model", strangers, "--json", out, "--cache", "none")
         (judged,) = json.loads(out.read_text())
-        (point,) = (point for point in judged["tar_at_far"] if point["target"] == 1e-3)
+        (point,) = (point for point in judged["tar_at_far"] if point["target"] == far)
         assert not point["warning"]
         return 100 * float(point["tar"]["value"])
 
@@ -101,7 +101,7 @@ def test_vectors_of_a_good_encoder_teach_far_more_than_random_vectors(bench: Ben
     tar = {}
     for name in ("rq", "drawn"):
         run = bench.train(f"frozen_{name}", "gif_small", bench.with_table(name), "head.preset=frozen_all")
-        tar[name] = bench.tar(run)
+        tar[name] = bench.tar(run, 1e-3)
     assert tar["rq"] > tar["drawn"] + 10
 
 
@@ -114,10 +114,10 @@ def test_codes_with_a_meaning_teach_and_are_decoded_better_than_random_codes_of_
     tar, right = {}, {}
     for name in ("rq", "random"):
         run = bench.train(f"{name}_tokens", "gif_tokens_small", bench.with_table(name))
-        tar[name] = bench.tar(run)
+        tar[name] = bench.tar(run, 1e-2)
         topoface("codes", "decode", run, "--samples", 200, "--out", run / "decoded")
         right[name] = json.loads((run / "decoded/decoded.json").read_text())["right"]["first"]["value"]
-    assert tar["rq"] > tar["random"] + 2
+    assert tar["rq"] > tar["random"] + 5
     assert right["rq"] > max(right["random"], 10 / IDENTITIES), "ten times chance"
 
 
