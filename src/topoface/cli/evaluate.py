@@ -1,8 +1,7 @@
-"""``topoface evaluate`` and ``embed``: judge a model on pairs, templates and galleries, or store its embeddings."""
+"""``topoface evaluate``: judge models on pairs, templates, galleries, and all pairs of a set."""
 
 import argparse
 import json
-import math
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from topoface.cli.figures import print_judged
 from topoface.cli.output import image_progress, show_progress
 from topoface.cli.parsing import Commands
 from topoface.errors import UserError, missing_extra
@@ -18,13 +18,11 @@ from topoface.files import write_text
 
 if TYPE_CHECKING:
     import torch
-    from rich.console import Console
 
     from topoface.evaluation import PairProtocol, Verification
     from topoface.evaluation.all_pairs import AllPairs, LabelledSet
     from topoface.evaluation.embedding import Embed
     from topoface.evaluation.features import Features
-    from topoface.evaluation.figures import Figure
     from topoface.evaluation.template_protocol import TemplateProtocol
     from topoface.evaluation.template_results import TemplateVerification
 
@@ -77,16 +75,7 @@ def add(commands: Commands) -> None:
     evaluate.add_argument(
         "--cache",
         metavar="DIR",
-        help="where features are kept, but those of pairs (default ~/.cache/topoface/features; none: nowhere)",
-    )
-
-    embed = commands.command("embed", _embed, "Store the embeddings of all images of a source, a row each.")
-    embed.add_argument(
-        "model", metavar="MODEL", help="a model directory, a .pt of arcface_torch, or an ONNX embedder"
-    )
-    embed.add_argument("uri", metavar="SOURCE", help="what data.train takes")
-    embed.add_argument(
-        "out", metavar="FILE.safetensors", type=Path, help="gets float32 [images, D], unit rows"
+        help="where features are kept, but those of pairs, and how far a count of all pairs is (default ~/.cache/topoface/features; none: nowhere)",
     )
 
 
@@ -107,7 +96,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         name: [_judge(path, protocol, arguments, device) for protocol in protocols]
         for name, path in models.items()
     }
-    _print_figures(judged)
+    print_judged(judged)
     if arguments.json:
         results = [
             {"model": path, **result.to_json()}
@@ -149,7 +138,9 @@ def _judge(
             return judge_templates(
                 features, protocol, weighting=arguments.weighting, bootstrap=arguments.bootstrap
             )
-        return judge_all_pairs(features, protocol, bootstrap=arguments.bootstrap, progress=show)
+        return judge_all_pairs(
+            features, protocol, bootstrap=arguments.bootstrap, keep=_cache(arguments), progress=show
+        )
 
 
 def _open(uri: str) -> "Protocol":
@@ -193,7 +184,7 @@ def _features(
 ) -> "Features":
     """Read from the file named as the model, or made by the model, or kept from before."""
     from topoface.evaluation.all_pairs import LabelledSet
-    from topoface.evaluation.features import STORED, default_cache, model_features, read_features
+    from topoface.evaluation.features import STORED, model_features, read_features
 
     if model.endswith(STORED):
         source = protocol.fingerprint if isinstance(protocol, LabelledSet) else None
@@ -203,92 +194,16 @@ def _features(
         protocol.images,
         stamps=protocol.stamps(),
         flip=not arguments.no_flip,
-        cache=None if arguments.cache == "none" else Path(arguments.cache or default_cache()),
+        cache=_cache(arguments),
         device=device,
         progress=show,
     )
 
 
-def _print_figures(judged: "Mapping[str, Sequence[Result]]") -> None:
-    """A table of every figure with its interval and what it rests on; how models differ; what limits the figures."""
-    from rich.console import Console
-    from rich.table import Table
+def _cache(arguments: argparse.Namespace) -> Path | None:
+    from topoface.evaluation.features import default_cache
 
-    console = Console()
-    for model, results in judged.items():
-        title = f"{model}: in %, with 95 % intervals over people"
-        table = Table(title=title, title_justify="left")
-        table.add_column("protocol")
-        table.add_column("figure")
-        for column in ("value", "95 %", "errors"):
-            table.add_column(column, justify="right")
-        for result in results:
-            errors = _errors(result)
-            for row, (name, figure) in enumerate(result.named().items()):
-                scale, digits = (1, 4) if name == "min_dcf" else (100, 2)
-                low, high = (f"{scale * end:.{digits}f}" for end in figure[1:])
-                table.add_row(
-                    "" if row else result.name,
-                    name,
-                    f"{scale * figure.value:.{digits}f}",
-                    "" if math.isnan(figure.low) else f"{low} to {high}",
-                    errors.get(name, ""),
-                )
-            table.add_section()
-        console.print(table)
-        for line in (line for result in results for line in _remarks(result)):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-    _print_differences(console, judged)
-
-
-def _errors(result: "Result") -> dict[str, str]:
-    """By figure, how many impostor pairs are accepted or strangers raise an alarm, and how many may."""
-    found = {f"tar@{p.target:g}": f"{p.false_accepts:,} of {p.allowed:,}" for p in result.tar}
-    for search in getattr(result, "searches", ()):
-        found |= {
-            f"{search.name} tpir@{p.target:g}": f"{p.false_alarms:,} of {p.allowed:,}" for p in search.tpir
-        }
-    return found
-
-
-def _remarks(result: "Result") -> list[str]:
-    shown = [key for key in ("features", "alignment", "weight of an image") if key in result.contract]
-    return [
-        *(f"{key}: {result.contract[key]}" for key in shown),
-        *(f"{result.name}: {warning}" for warning in result.warnings),
-    ]
-
-
-def _print_differences(console: "Console", judged: "Mapping[str, Sequence[Result]]") -> None:
-    """The first model minus each other, in points, where the interval leaves out zero."""
-    (first, results), *others = judged.items()
-    for other, theirs in others:
-        for one, two in zip(results, theirs, strict=True):
-            clear = [
-                f"{name} {100 * d.value:+.2f} ({100 * d.low:+.2f} to {100 * d.high:+.2f})"
-                for name, d in _minus(one, two).items()
-                if d.low > 0 or d.high < 0
-            ]
-            text = "; ".join(clear) or "nothing that chance alone cannot explain"
-            console.print(
-                f"{first} minus {other} on {one.name}, in points: {text}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
-
-
-def _minus(one: "Result", two: "Result") -> "dict[str, Figure]":
-    from topoface.evaluation import Verification, compare
-    from topoface.evaluation.all_pairs import AllPairs
-
-    if isinstance(one, Verification) and isinstance(two, Verification):
-        return compare(one, two)
-    if isinstance(one, AllPairs) and isinstance(two, AllPairs):
-        return one.minus(two)
-    assert not isinstance(one, Verification | AllPairs)
-    assert not isinstance(two, Verification | AllPairs)
-    return one.minus(two)
+    return None if arguments.cache == "none" else Path(arguments.cache or default_cache())
 
 
 def _write_report(arguments: argparse.Namespace, judged: "Mapping[str, Sequence[Result]]") -> None:
@@ -313,21 +228,3 @@ def _write_report(arguments: argparse.Namespace, judged: "Mapping[str, Sequence[
             command=shlex.join(["topoface", "evaluate", arguments.model, *arguments.protocols, *beside]),
         ),
     )
-
-
-def _embed(arguments: argparse.Namespace) -> int:
-    if arguments.out.suffix != ".safetensors" or not arguments.out.resolve().parent.is_dir():
-        raise UserError(
-            "is no .safetensors file in a folder that exists", str(arguments.out), "make the folder first"
-        )
-    from topoface.data import open_source
-    from topoface.evaluation.embedding import embed_source
-    from topoface.models.encoder import write_embeddings
-
-    source = open_source(arguments.uri)
-    with image_progress() as bar:
-        show = partial(show_progress, bar, bar.add_task(arguments.uri, total=len(source)))
-        rows = embed_source(arguments.model, source, progress=show)
-    write_embeddings(arguments.out, rows, fingerprint=source.fingerprint())
-    print(f"{rows.shape[0]:,} rows of {rows.shape[1]}: {arguments.out}")
-    return 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from topoface.data.opening import open_source
 from topoface.errors import UserError
+from topoface.evaluation.bookmark import Bookmark
 from topoface.evaluation.features import Features
 from topoface.evaluation.figures import (
     TEMPLATE_FARS,
@@ -138,6 +140,7 @@ def judge_all_pairs(
     *,
     bootstrap: int = 1000,
     seed: int = 0,
+    keep: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> AllPairs:
     """TAR at each FAR over all pairs of a set.
@@ -150,6 +153,7 @@ def judge_all_pairs(
         faces: whose they are.
         bootstrap: replicates of the identity bootstrap; 0 for figures without intervals.
         seed: of the bootstrap. Two models judged with one seed see the same replicates.
+        keep: folder that says every twenty seconds how far the count is, so that one that was cut off goes on from there.
         progress: called with tiles done and tiles in all.
 
     Raises:
@@ -168,7 +172,8 @@ def judge_all_pairs(
         )
     along = [0.0, *band_fars(impostors, top=max(TEMPLATE_FARS)), 10**-0.5, 1.0]
     fars = [*TEMPLATE_FARS, *along]
-    found = points_of_all_pairs(units, own, fars, progress=progress)
+    bookmark = Bookmark(keep, [np.array(fars), own, units]) if keep else None
+    found = points_of_all_pairs(units, own, fars, bookmark=bookmark, progress=progress)
     points = [
         tar_at(far, threshold, accepted, genuine, false, impostors)
         for far, (threshold, accepted, false) in zip(fars, found.points, strict=True)
@@ -178,8 +183,10 @@ def judge_all_pairs(
     banded = along[1:-2:2]
     if bootstrap:
         wanted = [*TEMPLATE_FARS, *banded]
-        tar = _drawn(units, own, codes, points, wanted, bootstrap, seed, progress)
+        tar = _drawn(units, own, codes, points, wanted, bootstrap, seed, bookmark, progress)
         named = {f"tar@{far:g}": tar[:, k] for k, far in enumerate(wanted)}
+    if bookmark:
+        bookmark.close()
     return AllPairs(
         name=faces.name,
         images=len(codes),
@@ -216,6 +223,7 @@ def _drawn(
     wanted: Sequence[float],
     bootstrap: int,
     seed: int,
+    bookmark: Bookmark | None,
     progress: Callable[[int, int], None] | None,
 ) -> Floats:
     """TAR in each replicate, ``[bootstrap, wanted]``."""
@@ -223,7 +231,9 @@ def _drawn(
     thresholds = np.array([by_far[far].threshold for far in wanted])
     names, people = np.unique(own, return_inverse=True)  # those of whom an image has a feature
     size = np.bincount(codes)[names]
-    accepted = accepted_by_person(units, people.astype(np.int32), thresholds, progress=progress)
+    accepted = accepted_by_person(
+        units, people.astype(np.int32), thresholds, bookmark=bookmark, progress=progress
+    )
     curve = sorted({(point.false_accepts, point.tar.value) for point in points})
     return drawn_tar(
         accepted,

@@ -1,6 +1,6 @@
 """From the images of a protocol to the score of each pair, whatever computes the embeddings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,8 +56,14 @@ def score_pairs(
     Raises:
         UserError: not a single image could be read and embedded.
     """
-    units, failures = _unit_embeddings(embed, protocol.images, flip, batch_size, progress)
-    if len(failures) == len(protocol.images):
+    units, failures = np.zeros((len(protocol.images), 0)), dict[int, str]()
+    for places, rows in embed_images(
+        embed, protocol.images, failures, flip=flip, batch_size=batch_size, progress=progress
+    ):
+        if not units.shape[1]:
+            units = np.zeros((len(units), rows.shape[1]))
+        units[places] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    if len(failures) == len(units):
         raise UserError(
             f"none of the {len(failures)} images can be judged; the first: {next(iter(failures.values()))}",
             protocol.uri,
@@ -82,12 +88,25 @@ def score_pairs(
     )
 
 
-def _unit_embeddings(
-    embed: Embed, images: Images, flip: bool, batch_size: int, progress: Progress | None
-) -> tuple[NDArray[np.float64], dict[int, str]]:
-    """Unit rows ``[n, D]`` and why some images have none (theirs are rows of zeros)."""
-    units: NDArray[np.float64] = np.zeros((len(images), 0))
-    failures: dict[int, str] = {}
+def embed_images(
+    embed: Embed,
+    images: Images,
+    failures: dict[int, str],
+    *,
+    flip: bool,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """Positions ``[n]`` and embeddings ``[n, D]``, of any length, a batch at a time; and why some images have none.
+
+    Args:
+        embed: uint8 RGB ``[n, 112, 112, 3]`` to ``[n, D]``.
+        images: what to embed, each once.
+        failures: gets the reason for each position that does not come.
+        flip: add the embedding of the mirrored image.
+        batch_size: images in memory at a time.
+        progress: called with images done and images in all.
+    """
     for start in range(0, len(images), batch_size):
         places, faces = [], []
         for i in range(start, min(start + batch_size, len(images))):
@@ -103,15 +122,11 @@ def _unit_embeddings(
                 rows = rows + np.asarray(embed(np.ascontiguousarray(batch[:, :, ::-1])), dtype=np.float64)
             if rows.ndim != 2 or len(rows) != len(faces):
                 raise ValueError(f"embed gave {rows.shape} for {len(faces)} images; it must give [n, D]")
-            lengths = np.linalg.norm(rows, axis=1)
-            usable = np.isfinite(lengths) & (lengths > 0)
+            usable = np.isfinite(rows).all(axis=1) & rows.any(axis=1)
             failures |= {places[k]: "its embedding is zero or not finite" for k in np.flatnonzero(~usable)}
-            if not units.shape[1]:
-                units = np.zeros((len(images), rows.shape[1]))
-            units[np.array(places)[usable]] = rows[usable] / lengths[usable, None]
+            yield np.array(places)[usable], rows[usable]
         if progress:
             progress(min(start + batch_size, len(images)), len(images))
-    return units, failures
 
 
 def embed_source(

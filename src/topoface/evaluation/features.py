@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from topoface.data.source import content_hash
 from topoface.errors import UserError
-from topoface.evaluation.embedding import Embed, Progress
+from topoface.evaluation.embedding import Embed, Progress, embed_images
 from topoface.evaluation.images import Images
 from topoface.models import load
 from topoface.models.embedding import EmbeddingModel
@@ -156,26 +156,12 @@ def compute_features(
     """Embed every image once; arguments as in :func:`model_features`."""
     rows: NDArray[np.float32] | None = None
     failures: dict[int, str] = {}
-    for start in range(0, len(images), batch_size):
-        places, faces = [], []
-        for i in range(start, min(start + batch_size, len(images))):
-            try:
-                faces.append(images[i])
-                places.append(i)
-            except UserError as error:
-                failures[i] = str(error)
-        if faces:
-            batch = np.stack(faces)
-            made = np.asarray(embed(batch), dtype=np.float32)
-            if flip:
-                made = made + np.asarray(embed(np.ascontiguousarray(batch[:, :, ::-1])), dtype=np.float32)
-            if rows is None:
-                rows = np.zeros((len(images), made.shape[1]), np.float32)
-            usable = np.isfinite(made).all(axis=1) & made.any(axis=1)
-            failures |= {places[k]: "its feature is zero or not finite" for k in np.flatnonzero(~usable)}
-            rows[np.array(places)[usable]] = made[usable]
-        if progress:
-            progress(min(start + batch_size, len(images)), len(images))
+    for places, made in embed_images(
+        embed, images, failures, flip=flip, batch_size=batch_size, progress=progress
+    ):
+        if rows is None:
+            rows = np.zeros((len(images), made.shape[1]), np.float32)
+        rows[places] = made
     if rows is None or len(failures) == len(images):
         reason = next(iter(failures.values()), "there are none")
         raise UserError(

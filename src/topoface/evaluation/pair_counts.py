@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from topoface.evaluation.bookmark import Bookmark
 from topoface.evaluation.figures import BINS
 from topoface.functional.compiled import compiled
 from topoface.functional.search import exact_cosines, exact_loop, product_error, unit_table
@@ -44,6 +45,7 @@ def points_of_all_pairs(
     people: NDArray[np.int32],
     fars: Sequence[float],
     *,
+    bookmark: Bookmark | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> AllPairCounts:
     """Thresholds for each FAR, and what they accept.
@@ -52,6 +54,7 @@ def points_of_all_pairs(
         units: ``[n, D]``, unit rows.
         people: ``[n]``.
         fars: targets in [0, 1].
+        bookmark: keeps where the count stands, and says where one that was cut off stood.
         progress: called with tiles done and tiles in all.
 
     Raises:
@@ -61,21 +64,22 @@ def points_of_all_pairs(
     units = unit_table(units)
     impostors = len(people) * (len(people) - 1) // 2 - same_pairs(people)
     tiles = _tiles(len(units))
-    done = 0
 
-    def each_tile(look: Tile) -> None:
-        nonlocal done
+    def each_tile(stage: int, sums: NDArray[np.int64], look: Tile) -> None:
+        name, named = f"pass{stage}", {"sums": sums}
+        first = bookmark.open(name, named) if bookmark else 0
         buffer = np.empty(_TILE, np.float32)
-        for i, j in tiles:
+        for done, (i, j) in enumerate(tiles[first:], start=first + 1):
             left, right = units[i : i + _TILE[0]], units[j : j + _TILE[1]]
             product = buffer.reshape(-1)[: len(left) * len(right)].reshape(len(left), len(right))
             look(i, j, np.matmul(left, right.T, out=product))
-            done += 1
+            if bookmark:
+                bookmark.step(name, named, done, len(tiles))
             if progress:
-                progress(done, 2 * len(tiles))
+                progress(done + stage * len(tiles), 2 * len(tiles))
 
     counts = np.zeros(int(2 * EDGE * _BINS) + 2, np.int64)
-    each_tile(lambda i, j, product: _count(product, i, j, people, counts))
+    each_tile(0, counts, lambda i, j, product: _count(product, i, j, people, counts))
 
     # Bins that hold, or by the product's error could hold, the pair that a target's threshold stands at.
     places = [allowed_false_accepts(impostors, far) + 1 for far in fars]  # this one is the first not accepted
@@ -91,7 +95,7 @@ def points_of_all_pairs(
     around = np.convolve(near, np.ones(2 * reach + 1), "same") > 0.5
     room = np.cumsum(around) - 1
     exact = np.zeros(int(around.sum()) * _FINE, np.int64)
-    each_tile(lambda i, j, product: _recount(product, i, j, units, people, near, room, exact))
+    each_tile(1, exact, lambda i, j, product: _recount(product, i, j, units, people, near, room, exact))
 
     if exact.sum() != counts[near].sum():
         raise RuntimeError("a matrix product gave other values the second time; run with one thread")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from topoface.evaluation.bookmark import Bookmark
 from topoface.evaluation.pair_counts import EDGE, GRID, genuine_pairs, steps_of
 from topoface.functional.bootstrap import Floats, identity_counts
 from topoface.functional.compiled import compiled
@@ -41,6 +42,7 @@ def accepted_by_person(
     people: NDArray[np.int32],
     thresholds: NDArray[np.float64],
     *,
+    bookmark: Bookmark | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> AcceptedByPerson:
     """Count the pairs at or above each threshold for every person.
@@ -49,6 +51,7 @@ def accepted_by_person(
         units: ``[n, D]``, unit rows.
         people: ``[n]``, from 0 without gaps.
         thresholds: from `pair_counts.points_of_all_pairs`.
+        bookmark: as there.
         progress: called with tiles done and tiles in all.
     """
     order = np.argsort(people, kind="stable")
@@ -63,14 +66,18 @@ def accepted_by_person(
     found = AcceptedByPerson(
         np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(len(bars)), np.zeros(len(bars))
     )
-    for rows, columns in genuine_pairs(people):
-        steps = steps_of(exact_cosines(units, units, rows, columns))
-        for k, bar in enumerate(lowest):
-            found.genuine[:, k] += np.bincount(people[rows[steps >= bar]], minlength=len(size))
     tiles = list(_tiles(size))
-    for done, (i, i_end, j, j_end) in enumerate(tiles, start=1):
+    first = bookmark.open("people", found._asdict()) if bookmark else 0
+    if not first:
+        for rows, columns in genuine_pairs(people):
+            steps = steps_of(exact_cosines(units, units, rows, columns))
+            for k, bar in enumerate(lowest):
+                found.genuine[:, k] += np.bincount(people[rows[steps >= bar]], minlength=len(size))
+    for done, (i, i_end, j, j_end) in enumerate(tiles[first:], start=first + 1):
         product = units[i:i_end] @ units[j:j_end].T
         _count(product, i, j, units, people, size, bars, lowest, found)
+        if bookmark:
+            bookmark.step("people", found._asdict(), done, len(tiles))
         if progress:
             progress(done, len(tiles))
     back = np.argsort(upward)

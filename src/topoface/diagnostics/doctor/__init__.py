@@ -1,0 +1,1 @@
+"""What is wrong with a model, its data, or how the two meet: `topoface doctor`."""
