@@ -50,6 +50,7 @@ FULL, PARTIAL, OUR_FULL, OUR_PARTIAL, CODES = (
     "PartialFC 0.1",
     "IdentityCode",
 )
+NAMES = (FULL, PARTIAL, OUR_FULL, OUR_PARTIAL, CODES)
 Item = tuple[Tensor, Tensor, int]  # embeddings, labels, step
 
 
@@ -297,12 +298,11 @@ def plot(file: Path, times: dict[str, dict[int, float]], held: dict[str, dict[in
     for axis, values, label in ((axes[0], times, "ms a step (CPU, one thread)"), (axes[1], held, "MiB held")):
         for name, found in values.items():
             known = sorted(found)
-            (line,) = axis.loglog(known, [found[c] for c in known], "o-", label=name)
+            colour = f"C{NAMES.index(name)}"
+            axis.loglog(known, [found[c] for c in known], "o-", label=name, color=colour)
             if known[-1] < 10**8:
                 beyond = [known[-1], 10**8]
-                axis.loglog(
-                    beyond, [found[known[-1]] * c / known[-1] for c in beyond], "--", color=line.get_color()
-                )
+                axis.loglog(beyond, [found[known[-1]] * c / known[-1] for c in beyond], "--", color=colour)
         axis.set(xlabel="identities", ylabel=label)
         axis.grid(alpha=0.3)
         axis.legend()

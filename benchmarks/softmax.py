@@ -1,16 +1,19 @@
 """The class head with its update: logits never materialised, centers moved in backward, a sampled share; beside the obvious version and arcface_torch's.
 
 python benchmarks/softmax.py [--classes N] [--sampled N] [--rounds N] [--arcface-torch FOLDER]
+python benchmarks/softmax.py --largest 10000000
 
 Forward, backward and, where said, SGD with momentum and weight decay, from given embeddings (B = 256, D = 512, ArcFace 64, 0.5, one thread). The ways take
 turns; CPU seconds, medians. Extra memory: by how much a second step raises the resident memory at its peak. FOLDER is a checkout of insightface's
-recognition/arcface_torch, whose own head is then run on one process.
+recognition/arcface_torch, whose own head is then run on one process. With --largest only the fused head takes two steps, with D = 128.
 """
 
 import argparse
 import importlib
+import resource
 import statistics
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,8 +85,8 @@ def sampled_as_released(classes: int) -> Step:
     return step
 
 
-def ours(classes: int, *, update: bool, **arguments: Any) -> Step:
-    head = ArcFace(D, classes, scale=SCALE, margin=MARGIN, **arguments)
+def ours(classes: int, *, update: bool, dimension: int = D, **arguments: Any) -> Step:
+    head = ArcFace(dimension, classes, scale=SCALE, margin=MARGIN, **arguments)
     head.adopt(CONFIG, 1)
     trained = [p for p in head.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(trained, fused=True, **SGD) if trained else None
@@ -178,16 +181,36 @@ def well_trained() -> None:
     )
 
 
+def largest(classes: int, dimension: int = 128) -> None:
+    """Two steps of the full softmax over so many identities, and the memory of the whole process at its peak."""
+    start = time.perf_counter()
+    step = ours(classes, update=True, dimension=dimension, fused=True)
+    rows = [["making the head", f"{time.perf_counter() - start:.1f}", f"{peak_gib():.2f}"]]
+    for number, (wide, labels, _) in enumerate(inputs(classes, 2)):
+        start = time.perf_counter()
+        step((wide[:, :dimension].clone(), labels, number))
+        rows.append([f"step {number + 1}", f"{time.perf_counter() - start:.1f}", f"{peak_gib():.2f}"])
+    table([f"{classes:,} identities, D = {dimension}, B = {B}", "s", "peak memory, GiB"], rows)
+
+
+def peak_gib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--classes", type=int, default=100_000)
     parser.add_argument("--sampled", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--arcface-torch", type=Path)
+    parser.add_argument("--largest", type=int, metavar="CLASSES")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     print(machine("torch", "numpy", "numba"))
+    if arguments.largest:
+        largest(arguments.largest)
+        return
     peer, few = arguments.arcface_torch, arguments.rounds
 
     def with_peer(ways: dict[str, Step], classes: int, rate: float, *, update: bool) -> dict[str, Step]:

@@ -6,11 +6,24 @@ import sys
 from collections.abc import Sequence
 
 import topoface
-from topoface.cli import clusters, codes, embed, evaluate, look, pairs, plan, topology, train
+from topoface.cli import (
+    clusters,
+    codes,
+    compare,
+    doctor,
+    embed,
+    evaluate,
+    look,
+    pairs,
+    plan,
+    protocols,
+    topology,
+    train,
+)
 from topoface.cli.parsing import Commands, Parser
 from topoface.errors import UserError
 
-GROUPS = (train, plan, evaluate, embed, look, topology, pairs, clusters, codes)
+GROUPS = (train, plan, evaluate, protocols, compare, doctor, embed, look, topology, pairs, clusters, codes)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

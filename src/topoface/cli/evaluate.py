@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from topoface.cli.figures import print_judged
+from topoface.cli.groups import group_protocols, groups_to_json, judge_by_group, print_groups
 from topoface.cli.output import image_progress, show_progress
 from topoface.cli.parsing import Commands
 from topoface.errors import UserError, missing_extra
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from topoface.evaluation.all_pairs import AllPairs, LabelledSet
     from topoface.evaluation.embedding import Embed
     from topoface.evaluation.features import Features
+    from topoface.evaluation.group_figures import GroupJudgement
     from topoface.evaluation.template_protocol import TemplateProtocol
     from topoface.evaluation.template_results import TemplateVerification
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 ALL_PAIRS = "all-pairs:"
 WEIGHTINGS = ("detector+norm", "detector", "norm", "none")
+FUSIONS = ("pool", "max", "mean")
 
 
 def add(commands: Commands) -> None:
@@ -65,12 +68,23 @@ def add(commands: Commands) -> None:
     evaluate.add_argument(
         "--bootstrap", type=int, default=1000, metavar="N", help="replicates (default 1000; 0: none)"
     )
+    evaluate.add_argument(
+        "--attributes",
+        type=Path,
+        metavar="FILE",
+        help="a CSV with a column image or person and one for each attribute: error rates by group at one threshold",
+    )
     evaluate.add_argument("--no-flip", action="store_true", help="do not average with the mirrored image")
     evaluate.add_argument(
         "--weighting",
         choices=WEIGHTINGS,
-        default=WEIGHTINGS[0],
-        help=f"how much an image counts in its template (default {WEIGHTINGS[0]})",
+        help=f"how much an image counts in its template (default {WEIGHTINGS[0]}, or norm in a manifest, which has no detector)",
+    )
+    evaluate.add_argument(
+        "--fusion",
+        choices=FUSIONS,
+        default=FUSIONS[0],
+        help=f"a person with several templates in the gallery: one of all images, highest or mean score (default {FUSIONS[0]})",
     )
     evaluate.add_argument(
         "--cache",
@@ -89,6 +103,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         raise UserError(
             f"two protocols are called {max(names, key=names.count)!r}", "PROTOCOL", "give each once"
         )
+    groupings = group_protocols(protocols, arguments.attributes)
     device = choose_device("auto")
     print(f"judging on {device}", file=sys.stderr)
     models = _model_names([arguments.model, *arguments.beside])
@@ -96,16 +111,18 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         name: [_judge(path, protocol, arguments, device) for protocol in protocols]
         for name, path in models.items()
     }
+    groups = judge_by_group(judged, groupings, arguments.bootstrap)
     print_judged(judged)
+    print_groups(groups)
     if arguments.json:
         results = [
-            {"model": path, **result.to_json()}
-            for path, results in zip(models.values(), judged.values(), strict=True)
-            for result in results
+            {"model": path, **result.to_json(), **groups_to_json(groups[name], result.name)}
+            for name, path in models.items()
+            for result in judged[name]
         ]
         write_text(arguments.json, json.dumps(results, indent=1))
     if arguments.report:
-        _write_report(arguments, judged)
+        _write_report(arguments, judged, groups)
     return 0
 
 
@@ -123,6 +140,7 @@ def _judge(
 ) -> "Result":
     from topoface.evaluation import PairProtocol, verify
     from topoface.evaluation.all_pairs import judge_all_pairs
+    from topoface.evaluation.manifests import is_manifest
     from topoface.evaluation.template_protocol import TemplateProtocol
     from topoface.evaluation.templates import judge_templates
 
@@ -136,7 +154,11 @@ def _judge(
         features = _features(model, arguments, protocol, device, show)
         if isinstance(protocol, TemplateProtocol):
             return judge_templates(
-                features, protocol, weighting=arguments.weighting, bootstrap=arguments.bootstrap
+                features,
+                protocol,
+                weighting=arguments.weighting or ("norm" if is_manifest(protocol.uri) else "detector+norm"),
+                fusion=arguments.fusion,
+                bootstrap=arguments.bootstrap,
             )
         return judge_all_pairs(
             features, protocol, bootstrap=arguments.bootstrap, keep=_cache(arguments), progress=show
@@ -147,9 +169,15 @@ def _open(uri: str) -> "Protocol":
     from topoface.evaluation import open_protocol
     from topoface.evaluation.all_pairs import open_labelled
     from topoface.evaluation.ijb import is_ijb, open_ijb
+    from topoface.evaluation.manifests import is_manifest, open_manifest
+    from topoface.evaluation.rfw import is_rfw, open_rfw
 
     if uri.startswith(ALL_PAIRS):
         return open_labelled(uri.removeprefix(ALL_PAIRS))
+    if is_rfw(Path(uri)):
+        return open_rfw(Path(uri))
+    if is_manifest(uri):
+        return open_manifest(uri)
     return open_ijb(Path(uri)) if is_ijb(Path(uri)) else open_protocol(uri)
 
 
@@ -206,7 +234,11 @@ def _cache(arguments: argparse.Namespace) -> Path | None:
     return None if arguments.cache == "none" else Path(arguments.cache or default_cache())
 
 
-def _write_report(arguments: argparse.Namespace, judged: "Mapping[str, Sequence[Result]]") -> None:
+def _write_report(
+    arguments: argparse.Namespace,
+    judged: "Mapping[str, Sequence[Result]]",
+    groups: "Mapping[str, Mapping[str, GroupJudgement]]",
+) -> None:
     from topoface.evaluation import Verification
     from topoface.evaluation.report import ModelEntry, ReportInput, write_report
 
@@ -216,6 +248,7 @@ def _write_report(arguments: argparse.Namespace, judged: "Mapping[str, Sequence[
             name=name,
             verifications=[result for result in results if isinstance(result, Verification)],
             sets=[result for result in results if not isinstance(result, Verification)],
+            groups=list(groups[name].values()),
         )
         for name, results in judged.items()
     ]

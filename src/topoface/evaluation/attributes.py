@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -180,7 +181,7 @@ def _images_by_person(protocol: PairProtocol) -> dict[str, list[int]]:
     places: dict[str, list[int]] = {}
     for i, name in enumerate(protocol.images.names):
         folders = name.split("/")[:-1]
-        aliases = {*folders, *("/".join(folders[:depth]) for depth in range(1, len(folders)))}
+        aliases = {*folders, *("/".join(folders[:depth]) for depth in range(1, len(folders) + 1))}
         if protocol.synthetic:
             aliases = {name.rpartition(" identity ")[2].partition(" ")[0]}
         for alias in aliases:
@@ -201,7 +202,10 @@ def _column(name: str, values: Sequence[str], protocol: PairProtocol) -> tuple[l
     if numbers is not None:
         return _numeric(name, numbers, protocol, unknown), note if unknown else ""
     if len(known) > MOST:
-        return [], f"{name} has {len(known):,} different values and is left out: more than {MOST} are no groups."
+        return (
+            [],
+            f"{name} has {len(known):,} different values and is left out: more than {MOST} are no groups.",
+        )
     labels = sorted(known)
     of_image = np.array([labels.index(value) if value else -1 for value in values], dtype=np.int64)
     return [_of_both(name, tuple(labels), of_image, protocol, unknown)], note if unknown else ""
@@ -216,9 +220,7 @@ def _numbers(values: Sequence[str]) -> NDArray[np.float64] | None:
     return None if np.isinf(numbers).any() else numbers
 
 
-def _numeric(
-    name: str, numbers: NDArray[np.float64], protocol: PairProtocol, unknown: int
-) -> list[Grouping]:
+def _numeric(name: str, numbers: NDArray[np.float64], protocol: PairProtocol, unknown: int) -> list[Grouping]:
     words = set("".join(c if c.isalpha() else " " for c in name.lower()).split())
     ends = numbers[protocol.pairs]
     found = []
@@ -247,14 +249,14 @@ def _binned(
     known = of[~np.isnan(of)]
     distinct = np.unique(values[~np.isnan(values)])
     if len(distinct) <= FEW:
-        labels = tuple(f"{value:.12g}" for value in distinct)
+        labels = tuple(f"{value:,.12g}" for value in distinct)
         codes = np.searchsorted(distinct, values)
     else:
         # Edges are rounded first, so that what a label says is exactly what was done.
         rounded = [float(f"{edge:.3g}") for edge in np.quantile(known, (0.25, 0.5, 0.75))]
         edges = [edge for edge in dict.fromkeys(rounded) if distinct[0] < edge <= distinct[-1]]
-        named = [f"{edge:.3g}" for edge in edges]
-        middle = [f"{low} to {high}" for low, high in zip(named, named[1:], strict=False)]
+        named = [f"{edge:,.12g}" for edge in edges]
+        middle = [f"{low} to {high}" for low, high in pairwise(named)]
         labels = (f"below {named[0]}", *middle, f"{named[-1]} and above") if named else ("all",)
         codes = np.searchsorted(edges, values, side="right")
     return labels, np.where(np.isnan(values), -1, codes).astype(np.int64)
@@ -270,7 +272,9 @@ def _of_both(
 def _of_pair(
     name: str, rule: str, labels: tuple[str, ...], codes: NDArray[np.int64], unknown: int
 ) -> Grouping:
-    return Grouping(name=name, rule=rule, labels=labels, sides=np.stack([codes, codes], axis=1), unknown=unknown)
+    return Grouping(
+        name=name, rule=rule, labels=labels, sides=np.stack([codes, codes], axis=1), unknown=unknown
+    )
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:

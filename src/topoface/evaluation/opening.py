@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from topoface.data.opening import open_source
 from topoface.data.source import SYNTHETIC, content_hash
 from topoface.errors import UserError
+from topoface.evaluation.drawn_images import image_store
 from topoface.evaluation.images import EncodedImages, FolderStore, ImageStore, SourceImages, ZipStore
 from topoface.evaluation.insightface_bin import read_insightface_bin
 from topoface.evaluation.pair_lists import PairLine, parse_pair_list
@@ -30,7 +31,7 @@ def open_protocol(uri: str | Path) -> PairProtocol:
               be given relative to IMAGES or to the folder it lies in;
             - a folder or zip that holds its own pairs*.txt, and only one;
             - ``FILE.csv`` or ``FILE.jsonl``: a manifest with ``path1, path2, same[, fold][, identity1, identity2]``,
-              paths relative to it;
+              paths relative to it, or as ``topoface protocols`` wrote it;
             - ``synthetic:?identities=200&images=6&seed=1&first=100000&pairs=3000``: drawn faces.
 
     Raises:
@@ -51,7 +52,7 @@ def open_protocol(uri: str | Path) -> PairProtocol:
         return _open_bin(uri, path)
     if path.suffix in (".csv", ".jsonl"):
         lines = parse_pair_list(_text(path), uri)
-        return _from_lines(path.stem, uri, FolderStore(path.parent), lines, uri)
+        return _from_lines(path.stem, uri, image_store(path), lines, uri)
     raise UserError("is no protocol", uri, FORMS)
 
 

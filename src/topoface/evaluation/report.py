@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 from topoface.data.decode import Pixels
 from topoface.errors import UserError, missing_extra
 from topoface.evaluation import curves, plots
+from topoface.evaluation.calibration_section import calibration_section
 from topoface.evaluation.figures import Figure
+from topoface.evaluation.group_figures import GroupJudgement
+from topoface.evaluation.group_sections import group_sections
 from topoface.evaluation.set_sections import SetResult, set_sections
 from topoface.evaluation.verification import FARS, Verification, compare
 from topoface.files import write_text
@@ -53,6 +56,7 @@ class ModelEntry:
         name: as it stands in tables.
         verifications: what it reached on lists of pairs, one a protocol.
         sets: what it reached on templates and on all pairs of a set, one a protocol.
+        groups: its error rates by group, one a protocol.
         metrics: ``metrics.jsonl`` of its run, or its rows, or None.
         topology: snapshots in order of time.
         settings: its recipe as YAML, or empty.
@@ -62,6 +66,7 @@ class ModelEntry:
     name: str
     verifications: Sequence[Verification] = ()
     sets: Sequence[SetResult] = ()
+    groups: Sequence[GroupJudgement] = ()
     metrics: Path | Sequence[Mapping[str, Any]] | None = None
     topology: Sequence[TopologySnapshot] = ()
     settings: str = ""
@@ -107,6 +112,7 @@ def write_report(path: Path, content: ReportInput) -> None:
         report=content,
         protocols=_protocol_sections(content.models),
         sets=set_sections({model.name: model.sets for model in content.models}),
+        groups=group_sections({model.name: model.groups for model in content.models}),
         training=_training_plots(content.models),
         topology=_topology_plots(content.models),
         versions=versions(),
@@ -159,6 +165,7 @@ def _protocol_section(
             for model, v in judged.items()
         },
         "colours": colours,
+        "calibration": calibration_section(judged, colours),
         "worst": {
             model: {
                 "accepts": [_face_pair(v, i) for i in v.worst_accepts[:shown]],

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from topoface.evaluation import curves, plots
 from topoface.evaluation.all_pairs import AllPairs
 from topoface.evaluation.figures import TEMPLATE_FARS, Figure, PairFigures
+from topoface.evaluation.growth_plot import growth_plot
 from topoface.evaluation.template_results import SearchFigures, TemplateVerification
 
 SetResult = TemplateVerification | AllPairs
@@ -62,7 +63,10 @@ def _lead(result: SetResult) -> Lead:
     if search is None:
         return Lead("", "was asked for nobody who is in a gallery", None, "")
     return Lead(
-        f"{search.name} rank-1", "finds", search.ranks[1], f"of the people first in the gallery {search.name}"
+        f"{search.name} rank-1",
+        "finds",
+        search.ranks[1],
+        f"of the people first in the {search.name if search.name == 'gallery' else f'gallery {search.name}'}",
     )
 
 
@@ -146,4 +150,18 @@ def _search(number: int, judged: Mapping[str, SetResult], colours: Mapping[str, 
                 curves.search_plot({model: search.det for model, search in rows.items()}, colours),
             )
         )
-    return {"search": main, "rows": rows, "plots": drawn}
+    if main.sizes:
+        fpir = main.sharpest if main.tpir else None
+        missed = "" if fpir is None else f", and missed at FPIR {fpir:g} (FNIR)"
+        drawn.append(
+            (
+                "Larger galleries.",
+                f"Mates who are not the most similar entry{missed}, as distractors join the gallery. Lower is better.",
+                growth_plot({model: search.sizes for model, search in rows.items()}, colours, fpir),
+            )
+        )
+    return {"search": main, "rows": rows, "plots": drawn, "title": _title(main)}
+
+
+def _title(search: SearchFigures) -> str:
+    return "Who is it? (1:N)" if search.name == "gallery" else f"Who is it? Gallery {search.name} (1:N)"

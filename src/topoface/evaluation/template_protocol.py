@@ -1,6 +1,6 @@
 """What a template protocol is: which images make up which templates, which are compared, and which are searched for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -29,6 +29,9 @@ class Search:
         gallery_people: int64 ``[g]``.
         probes: int32 ``[p]``, positions in ``TemplateProtocol.template_ids``.
         probe_people: int64 ``[p]``; a probe whose person is not in the gallery is one that should find nobody.
+        distractors: int32 ``[d]``, positions in ``TemplateProtocol.template_ids``, which join the gallery: of people who are
+            neither in it nor searched for.
+        in_turn: the probes are the gallery, too: each other probe of a person in turn is the only mate among the distractors.
     """
 
     name: str
@@ -36,6 +39,8 @@ class Search:
     gallery_people: NDArray[np.int64]
     probes: Positions
     probe_people: NDArray[np.int64]
+    distractors: Positions = field(default_factory=lambda: np.empty(0, np.int32))
+    in_turn: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -35,48 +35,91 @@ class TpirAtFpir:
     warning: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class GallerySize:
+    """What the same searches gave in a gallery with so many of the distractors.
+
+    Attributes:
+        distractors: so many, the same in all larger galleries.
+        gallery: entries with them.
+        rank1: share of mated probes whose mate is the most similar entry.
+        fnir: 1 - TPIR by FPIR; empty where TPIR is.
+    """
+
+    distractors: int
+    gallery: int
+    rank1: Figure
+    fnir: dict[float, Figure]
+
+    def to_json(self) -> dict[str, Any]:
+        """In types that ``json`` can write."""
+        return {
+            "distractors": self.distractors,
+            "gallery": self.gallery,
+            "rank1": self.rank1._asdict(),
+            "fnir": {f"{fpir:g}": figure._asdict() for fpir, figure in self.fnir.items()},
+        }
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SearchFigures:
     """What searching one gallery gave.
 
     Attributes:
         name: of the gallery.
-        gallery: templates in it.
-        mated: probes whose person is in it.
-        strangers: probes whose person is not.
+        gallery: entries in it, distractors among them.
+        distractors: how many those are.
+        mated: searches for people who are in it.
+        strangers: searches for people who are not.
         ranks: share of mated probes by rank: the mate is among the so many most similar; empty where no probe has a mate.
         tpir: one for each FPIR in ``FPIRS``; empty where every probe has a mate, as in all galleries together, or none has.
         cmc: float64 ``[4, ranks]``: rank, share, and the ends of its interval.
         det: float64 ``[4, points]``: FPIR, FNIR, and the ends of its interval; no points where ``tpir`` is empty.
-        replicates: by the names of `named`; empty without a bootstrap.
+        sizes: the gallery with more and more of the distractors, with all of them at last; empty where there are none.
+        replicates: by the names of `named`, and more; empty without a bootstrap.
     """
 
     name: str
     gallery: int
+    distractors: int
     mated: int
     strangers: int
     ranks: dict[int, Figure]
     tpir: tuple[TpirAtFpir, ...]
     cmc: Floats
     det: Floats
+    sizes: tuple[GallerySize, ...]
     replicates: Mapping[str, Floats]
 
+    @property
+    def sharpest(self) -> float:
+        """The lowest FPIR that enough searches carry; the highest where none is. There must be one."""
+        return min((p.target for p in self.tpir if not p.warning), default=self.tpir[0].target)
+
     def named(self) -> dict[str, Figure]:
-        """The figures by name, for tables."""
+        """The figures by name, for tables; of smaller galleries few."""
         shares = {f"{self.name} rank-{rank}": share for rank, share in self.ranks.items()}
-        return shares | {f"{self.name} tpir@{point.target:g}": point.tpir for point in self.tpir}
+        shares |= {f"{self.name} tpir@{point.target:g}": point.tpir for point in self.tpir}
+        for size in self.sizes[:-1]:  # the last is the gallery that the others are of
+            shares[f"{self.name} rank-1 of {size.gallery:,}"] = size.rank1
+            if self.tpir:
+                fpir = self.sharpest
+                shares[f"{self.name} fnir@{fpir:g} of {size.gallery:,}"] = size.fnir[fpir]
+        return shares
 
     def to_json(self) -> dict[str, Any]:
         """All but the replicates."""
         return {
             "name": self.name,
             "gallery": self.gallery,
+            "distractors": self.distractors,
             "mated": self.mated,
             "strangers": self.strangers,
             "ranks": {str(rank): share._asdict() for rank, share in self.ranks.items()},
             "tpir": [{**vars(point), "tpir": point.tpir._asdict()} for point in self.tpir],
             "cmc": dict(zip(("rank", "share", "low", "high"), self.cmc.tolist(), strict=True)),
             "det": dict(zip(("fpir", "fnir", "low", "high"), self.det.tolist(), strict=True)),
+            "sizes": [size.to_json() for size in self.sizes],
         }
 
 

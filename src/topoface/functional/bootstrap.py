@@ -13,6 +13,7 @@ the variance that pairs sharing people have (M. Fafchamps and F. Gubert, "The fo
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -49,7 +50,9 @@ class Replicates(NamedTuple):
             spread = float(np.nanvar(couples))
             settled[name] = towards(self.plain[name], settled[name], spread, self.number)
         if "min_dcf" in settled:
-            settled["min_dcf"] = unbiased(self.plain["min_dcf"], settled["min_dcf"])
+            settled["min_dcf"] = unbiased(
+                self.plain["min_dcf"], self.people["min_dcf"], settled["min_dcf"]
+            )
         return settled
 
 
@@ -142,19 +145,37 @@ def towards(plain: float, drawn: Floats, couples: float, people: int) -> Floats:
     return moved
 
 
-def unbiased(plain: float, drawn: Floats) -> Floats:
+def unbiased(plain: float, drawn: Floats, settled: Floats | None = None) -> Floats:
     """Replicates of a lowest cost, which is too low: it was looked for among all thresholds on the same pairs. A replicate looks
     once more and is too low twice; twice of what this takes off is put back.
+
+    Args:
+        plain: the figure.
+        drawn: its replicates as they were drawn, which say how much that is.
+        settled: those to move, if others.
     """
-    return drawn - 2 * (np.nanmean(drawn) - plain) if (~np.isnan(drawn)).any() else drawn
+    if np.isnan(drawn).all():
+        return drawn
+    moved = drawn if settled is None else settled
+    put_back: Floats = moved - (np.nanmean(moved) - plain) - (np.nanmean(drawn) - plain)
+    return put_back
 
 
 def percentile_interval(samples: Floats, level: float = 0.95) -> tuple[float, float]:
-    """Central share ``level`` of the replicates, leaving out undefined ones; NaN where none is defined."""
+    """About the central share ``level`` of the replicates, leaving out undefined ones; NaN where none is defined.
+
+    Where they are skewed, the ends move towards the longer tail, by the acceleration of B. Efron ("Better bootstrap confidence
+    intervals", 1987), which is a sixth of the skewness for a mean: a figure near 1 that came out too high has fewer errors to vary by.
+    """
     defined = samples[~np.isnan(samples)]
     if not len(defined):
         return float("nan"), float("nan")
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    spread = defined.std()
+    skewness = ((defined - defined.mean()) ** 3).mean() / spread**3 if spread > 0 else 0.0
+    acceleration = float(np.clip(skewness / 6, -0.15, 0.15))
+    normal = NormalDist()
+    ends = [normal.inv_cdf(share) for share in ((1 - level) / 2, (1 + level) / 2)]
+    low, high = np.quantile(defined, [normal.cdf(end / (1 - acceleration * end)) for end in ends])
     return float(low), float(high)
 
 

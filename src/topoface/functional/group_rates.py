@@ -118,7 +118,9 @@ def group_rates(
         nobody = of_impostor.sum(axis=1) == 0  # drawn: then no threshold can be chosen
         found = []
         for number, size in enumerate(sizes):
-            every = [_sums(w, side, number, size) for w, side in ((of_impostor, impostor), (of_genuine, genuine))]
+            every = [
+                _sums(w, side, number, size) for w, side in ((of_impostor, impostor), (of_genuine, genuine))
+            ]
             wrong = np.empty((2, *first.shape, size))
             for k in range(len(fars)):
                 accepted = np.arange(len(other)) < matches[first[:, k], None]
@@ -156,7 +158,9 @@ def _joined(
             yield rates(weigh(range(start, min(start + step, replicates))))
 
     parts = list(blocks())
-    return [np.concatenate([plain[n][:, :0], *(part[n] for part in parts)], axis=1) for n in range(len(plain))]
+    return [
+        np.concatenate([plain[n][:, :0], *(part[n] for part in parts)], axis=1) for n in range(len(plain))
+    ]
 
 
 def _side(scores: Floats, kind: NDArray[np.bool_], partitions: Sequence[Codes]) -> _Side:

@@ -171,15 +171,17 @@ def search(
     gallery_ids: ArrayLike,
     *,
     depth: int = 20,
+    by_person: bool = False,
 ) -> Searches:
     """What each search found, without a table of all similarities: `describe` of exact cosines, with ranks up to ``depth``.
 
     Args:
         probes: float32 ``[p, D]``, unit rows (or zeros).
-        gallery: float32 ``[g, D]``, unit rows (or zeros).
+        gallery: float32 ``[g, D]``, rows not longer than 1.
         probe_ids: ``[p]``, who each probe is; any labels.
         gallery_ids: ``[g]``, who each entry is; one identity may have several entries, the best of which counts.
         depth: ranks up to this one are right; larger ones are only known to be larger.
+        by_person: count the *identities* before the mate, each by its best entry, and not the entries.
 
     Raises:
         ValueError: as `search.most_similar`, or labels that do not fit.
@@ -194,7 +196,10 @@ def search(
     order = np.argsort(entries, kind="stable")
     first, last = (np.searchsorted(entries[order], who, side=side) for side in ("left", "right"))
     enrolled = last - first
-    positions, cosines = most_similar(probes, prepare(gallery), depth + int(np.bincount(entries).max()))
+    # So many entries hold, beside all of a probe's own, `depth` others; or those of `depth` others.
+    most = int(np.bincount(entries).max())
+    near = (depth + 1) * most if by_person else depth + most
+    positions, cosines = most_similar(probes, prepare(gallery), near)
     # Every entry of a probe's own identity, whatever its place.
     asked = np.repeat(np.arange(len(who)), enrolled)
     offset = np.arange(len(asked)) - np.repeat(np.cumsum(enrolled) - enrolled, enrolled)
@@ -202,10 +207,18 @@ def search(
     mate = np.full(len(who), -np.inf)
     np.maximum.at(mate, asked, own)
     strange = entries[positions] != who[:, None]
-    before = (strange & (cosines >= mate[:, None])).sum(axis=1)
+    ahead = strange & (cosines >= mate[:, None])
+    before = _distinct(np.where(ahead, entries[positions], -1)) if by_person else ahead.sum(axis=1)
     return Searches(
         mated=enrolled > 0,
         mate=mate,
         stranger=np.where(strange, cosines, -np.inf).max(axis=1),
         rank=1 + np.where(enrolled > 0, before, len(entries)).astype(np.int64),
     )
+
+
+def _distinct(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many different labels from 0 each row has; -1 is none."""
+    ordered = np.sort(labels, axis=1)
+    different: NDArray[np.int64] = (np.diff(ordered, axis=1, prepend=-1) != 0).sum(axis=1)
+    return different

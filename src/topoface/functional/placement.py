@@ -6,6 +6,7 @@ cut it again for another number of ranks. Without a process group all of this is
 
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -30,17 +31,18 @@ def cut(table: Tensor) -> Tensor:
     """The part of ``table`` ``[C, ...]`` (alike on all ranks) that this rank holds, known to torch as a part of the whole."""
     if world_size() == 1:
         return table
+    classes = own_classes(len(table))
+    return part_of(table[classes.start : classes.stop].clone(), len(table))
+
+
+def part_of(rows: Tensor, num_classes: int) -> Tensor:
+    """Rows ``[c, ...]`` of this rank's `own_classes`, known to torch as a part of a table of ``num_classes`` rows."""
+    if world_size() == 1:
+        return rows
     from torch.distributed.tensor import DTensor, Shard
 
-    classes = own_classes(len(table))
-    return DTensor.from_local(
-        table[classes.start : classes.stop].clone(),
-        _mesh(),
-        [Shard(0)],
-        run_check=False,
-        shape=table.shape,
-        stride=table.stride(),
-    )
+    shape = torch.Size((num_classes, *rows.shape[1:]))
+    return DTensor.from_local(rows, _mesh(), [Shard(0)], run_check=False, shape=shape, stride=rows.stride())
 
 
 def is_cut(table: Tensor) -> bool:

@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 
 from topoface.functional.bootstrap import Floats, identity_counts, towards, unbiased
 from topoface.functional.compiled import compiled
+from topoface.functional.tail_loops import Counts, total_arrays, total_loops, walk_arrays, walk_loops
 from topoface.functional.verification import DetectionCost, allowed_false_accepts
 
 _LANES = 128  # replicates side by side: their counts of a few thousand people stay in the cache
 _STRIDE = 128  # pairs between looks at the targets
-
-Counts = NDArray[np.uint16]
 
 
 class ScoredPairs(NamedTuple):
@@ -116,7 +115,7 @@ def tail_bootstrap(
         )
         places[:, k] = np.where(np.isnan(moved), place, np.floor(moved + 0.5))
     own_variance = float(variances[-1]) * (cost.ratio / len(impostor.scores)) ** 2
-    costs = unbiased(lowest, towards(lowest, costs, own_variance, people))
+    costs = unbiased(lowest, costs, towards(lowest, costs, own_variance, people))
 
     tar = np.empty((replicates, len(targets)))
     for lanes in _blocks(replicates):
@@ -148,8 +147,8 @@ class _Couples:
     def total(self, weights: Counts) -> NDArray[np.float64]:
         """Weight of all impostor pairs in each lane; whole numbers."""
         most = 256 * int(weights.max()) ** 2 * int(self._times.max())
-        loops = compiled(_total_loops) if most < 1 << 32 else None  # few couples then
-        total: NDArray[np.float64] = (loops or _total_arrays)(
+        loops = compiled(total_loops) if most < 1 << 32 else None  # few couples then
+        total: NDArray[np.float64] = (loops or total_arrays)(
             weights, self._all // self._base, self._all % self._base, self._times
         )
         return total
@@ -255,118 +254,7 @@ def _walk(
     """
     places = np.full(limits.shape, len(tail.scores), np.int64)
     costs = np.ones(len(limits))
-    done = (compiled(_walk_loops) or _walk_arrays)(
+    done = (compiled(walk_loops) or walk_arrays)(
         weights, tail.left, tail.right, tail.stops, tail.own_left, tail.own_right, limits, totals, ratio, places, costs, _STRIDE
     )  # fmt: skip
     return (places, costs) if done or tail.whole else None
-
-
-def _total_arrays(
-    weights: Counts, left: NDArray[Any], right: NDArray[Any], times: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """`_total_loops` where nothing can be compiled."""
-    lanes = weights.T.astype(np.float64)
-    return np.array([np.dot(lane[left] * lane[right], times) for lane in lanes])
-
-
-def _total_loops(
-    weights: Counts, left: NDArray[Any], right: NDArray[Any], times: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Sum of times x weight x weight in each lane."""
-    total, part = np.zeros(weights.shape[1]), np.zeros(weights.shape[1], np.uint32)
-    for start in range(0, len(left), 256):
-        part[:] = 0
-        for q in range(start, min(start + 256, len(left))):
-            a, b, n = left[q], right[q], np.uint32(times[q])
-            for r in range(len(total)):
-                part[r] += np.uint32(weights[a, r]) * np.uint32(weights[b, r]) * n
-        for r in range(len(total)):
-            total[r] += part[r]
-    return total
-
-
-def _walk_arrays(
-    weights: Counts,
-    left: NDArray[np.int32],
-    right: NDArray[np.int32],
-    stops: NDArray[np.int64],
-    own_left: NDArray[np.int32],
-    own_right: NDArray[np.int32],
-    limits: NDArray[np.int64],
-    totals: NDArray[np.float64],
-    ratio: float,
-    places: NDArray[np.int64],
-    costs: NDArray[np.float64],
-    stride: int,  # noqa: ARG001
-) -> bool:
-    """`_walk_loops` where nothing can be compiled."""
-    done = True
-    for r, drawn in enumerate(weights.T.astype(np.float64)):
-        accepted = np.cumsum(np.append(0.0, drawn[left] * drawn[right]))
-        kept = np.cumsum(drawn[own_left] * drawn[own_right])
-        places[r] = np.searchsorted(accepted[1:], limits[r], side="right")
-        with np.errstate(invalid="ignore", divide="ignore"):
-            paid = 1 - kept[: len(stops)] / kept[-1] + ratio * accepted[stops] / totals[r]
-        costs[r] = min(1.0, paid.min(initial=1.0)) if totals[r] and kept[-1] else np.nan
-        done &= bool((places[r] < len(left)).all() and ratio * accepted[-1] >= totals[r])
-    return done
-
-
-def _walk_loops(
-    weights: Counts,
-    left: NDArray[np.int32],
-    right: NDArray[np.int32],
-    stops: NDArray[np.int64],
-    own_left: NDArray[np.int32],
-    own_right: NDArray[np.int32],
-    limits: NDArray[np.int64],
-    totals: NDArray[np.float64],
-    ratio: float,
-    places: NDArray[np.int64],
-    costs: NDArray[np.float64],
-    stride: int,
-) -> bool:
-    """See `_walk`; fills places and costs, and says whether no lane needs more."""
-    lanes, fars = limits.shape
-    every = np.zeros(lanes)
-    for g in range(len(own_left)):
-        for r in range(lanes):
-            every[r] += np.uint32(weights[own_left[g], r]) * np.uint32(weights[own_right[g], r])
-    kept, accepted = np.zeros(lanes), np.zeros(lanes)
-    part, passed = np.zeros(lanes, np.uint32), np.zeros(lanes, np.int64)
-    g, p, open_lanes = 0, 0, lanes
-    while True:
-        if g < len(stops) and stops[g] == p:
-            while g < len(stops) and stops[g] == p:
-                for r in range(lanes):
-                    kept[r] += np.uint32(weights[own_left[g], r]) * np.uint32(weights[own_right[g], r])
-                g += 1
-            for r in range(lanes):
-                costs[r] = min(costs[r], 1 - kept[r] / every[r] + ratio * accepted[r] / totals[r])
-        if p == len(left) or open_lanes == 0:
-            break
-        end = min(p + stride, len(left))
-        if g < len(stops):
-            end = min(end, stops[g])
-        part[:] = 0
-        for q in range(p, end):
-            a, b = left[q], right[q]
-            for r in range(lanes):
-                part[r] += np.uint32(weights[a, r]) * np.uint32(weights[b, r])
-        open_lanes = 0
-        for r in range(lanes):
-            before = accepted[r]
-            accepted[r] += part[r]
-            if passed[r] < fars and accepted[r] > limits[r, passed[r]]:
-                for q in range(p, end):
-                    before += np.uint32(weights[left[q], r]) * np.uint32(weights[right[q], r])
-                    while passed[r] < fars and before > limits[r, passed[r]]:
-                        places[r, passed[r]] = q
-                        passed[r] += 1
-            if passed[r] < fars or ratio * accepted[r] < totals[r]:
-                open_lanes += 1
-        p = end
-    for r in range(lanes):
-        if every[r] == 0 or totals[r] == 0:
-            costs[r] = np.nan
-    return bool(open_lanes == 0)

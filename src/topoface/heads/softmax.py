@@ -13,8 +13,8 @@ from topoface.functional import margin as margins
 from topoface.functional.blocked_softmax import Products
 from topoface.functional.collectives import gather_rows, logsumexp_over_ranks, shared_gradient
 from topoface.functional.directions import unit_rows
-from topoface.functional.draws import generator
-from topoface.functional.placement import cut, held, is_cut, own_classes
+from topoface.functional.draws import rows_in_blocks
+from topoface.functional.placement import held, is_cut, own_classes, part_of
 from topoface.functional.softmax import negative_log_likelihood
 from topoface.heads.head import MARGIN_STATISTICS, ClassStatistics, StatisticsRequest
 from topoface.heads.logits import ClassLogits, connected
@@ -71,10 +71,14 @@ class Softmax(nn.Module):
             require(-1 < filter_above <= 1, "filter_above", filter_above, "give a cosine, or null for none")
         self.num_classes, self.scale, self.margin_gradient = num_classes, scale, margin_gradient
         self.rate, self.fused, self.filter_above, self.products = rate, fused, filter_above, products
-        centers = generator(seed, "class_centers").normal(0.0, 0.01, (num_classes, embedding_dim))
-        weight = torch.from_numpy(centers).float()
+        classes = own_classes(num_classes)
+        centers = torch.empty(len(classes), embedding_dim)
+        for place, drawn in rows_in_blocks(
+            classes, lambda g, rows: g.normal(0.0, 0.01, (rows, embedding_dim)), seed, "class_centers"
+        ):
+            centers[place] = torch.from_numpy(drawn)
         moves_itself = rate < 1 or fused
-        self.weight = nn.Parameter(cut(weight), requires_grad=not moves_itself)
+        self.weight = nn.Parameter(part_of(centers, num_classes), requires_grad=not moves_itself)
         self.sgd = OwnSGD(self.weight, "untouched" if fused else unsampled) if moves_itself else None
 
     @property
@@ -140,11 +144,13 @@ class Softmax(nn.Module):
         if self.rate == 1:
             return {}
         mine, draws = self._here(), batch.draws
-        numbers = generator(draws.seed, "partial_fc", draws.step).random(self.num_classes)[
-            mine.start : mine.stop
-        ]
-        drawn = np.flatnonzero(numbers < self.rate)
-        return {"drawn_classes": torch.from_numpy(drawn), "drawn_numbers": torch.from_numpy(numbers[drawn])}
+        numbers = np.empty(len(mine))
+        for place, drawn in rows_in_blocks(
+            mine, lambda g, rows: g.random(rows), draws.seed, "partial_fc", draws.step
+        ):
+            numbers[place] = drawn
+        chosen = np.flatnonzero(numbers < self.rate)
+        return {"drawn_classes": torch.from_numpy(chosen), "drawn_numbers": torch.from_numpy(numbers[chosen])}
 
     def class_centers(self) -> Tensor:
         """Rows ``[c, D]`` that lie here, not normalised, detached; those not drawn lately are caught up first."""

@@ -57,7 +57,9 @@ class EmbeddingModel(nn.Module):
         self.channels_last = on
         for parameter in self.parameters():
             if parameter.ndim == 4:
-                parameter.data = parameter.data.contiguous(memory_format=self._memory_format)
+                # not `contiguous`, which leaves 1 x 1 weights with the other order's strides: their gradients come with this one's
+                laid_out = torch.empty_like(parameter.data, memory_format=self._memory_format)
+                parameter.data = laid_out.copy_(parameter.data)
 
     def set_recompute(self, on: bool) -> None:
         """Trade time for memory in training: each block runs twice, and its activations are not kept in between."""

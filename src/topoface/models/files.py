@@ -23,6 +23,9 @@ from topoface.models.registry import configure, restore
 from topoface.models.spec import EmbeddingSpec
 
 WEIGHTS, SETTINGS = "model.safetensors", "model.json"
+CALIBRATION = (
+    "calibration.json"  # lies there once the model is calibrated; a model that takes its place has none
+)
 _FORMAT = 1
 _KEYS = {"format", "topoface", "architecture", "spec", "extra", "weights_sha256", "sha256"}
 
@@ -85,7 +88,7 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> EmbeddingMo
 
 def _write(weights: Mapping[str, torch.Tensor], settings: dict[str, Any], target: Path) -> None:
     if target.exists():
-        foreign = sorted({entry.name for entry in target.iterdir()} - {WEIGHTS, SETTINGS})
+        foreign = sorted({entry.name for entry in target.iterdir()} - {WEIGHTS, SETTINGS, CALIBRATION})
         if foreign:
             raise UserError(
                 f"the folder holds something else ({foreign[0]})",

@@ -151,7 +151,7 @@ def test_one_person_under_two_labels_is_found_before_all_others() -> None:
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with drawn faces of which 10 % lie with somebody else, the truth, and a run that watched them for 6 epochs."""
+    """A folder with drawn faces of which 10 % lie with somebody else, the truth, and a run that watched them for 8 epochs."""
     folder = tmp_path_factory.mktemp("planted")
     drawn, rng = SyntheticSource(PEOPLE, IMAGES), np.random.default_rng(0)
     moved = set(rng.choice(len(drawn), len(drawn) // 10, replace=False).tolist())
@@ -167,7 +167,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = tiny_recipe(
         data={"train": str(folder / FOLDER)},
         methods=[{"class_path": "JLCC", "preset": "watch"}],
-        training={"steps": None, "epochs": 6.0, "batch_size": 16, "log_every": 50, "checkpoint_every": 1000},
+        training={"steps": None, "epochs": 8.0, "batch_size": 16, "log_every": 50, "checkpoint_every": 1000},
     )
     train(recipe, run_dir=folder / "run", quiet=True)
     return folder
@@ -212,9 +212,8 @@ def test_scores_collected_in_training_find_planted_label_noise(
     assert numbers["score"] == "collected in training"
     auc = numbers["planted"]["auc"]["collected in training"]
     assert auc["value"] == pytest.approx(rank_sum(scores, wrong))
-    # chance is 0.5; a few steps of a tiny net end between 0.88 and 0.92, by the rounding of the products
-    assert auc["value"] > 0.85
-    assert 0.75 < auc["low"] < auc["value"] < auc["high"] <= 1
+    assert auc["value"] > 0.9  # chance is 0.5
+    assert 0.8 < auc["low"] < auc["value"] < auc["high"] <= 1
     assert f"(AUC {auc['value']:.3f}, 95 % interval" in said
     assert numbers["planted"]["wrong"] == sum(wrong) == len(true) // 10
     highest = sorted(range(len(scores)), key=lambda i: -scores[i])

@@ -33,7 +33,7 @@ def way(request, monkeypatch):
 @pytest.mark.parametrize("ties", [False, True])
 def test_before_couples_are_taken_off_it_is_the_bootstrap_of_all_weighted_pairs(monkeypatch, ties):
     monkeypatch.setattr(module, "towards", lambda _, values, *__: values.astype(float))
-    monkeypatch.setattr(module, "unbiased", lambda _, values: values)
+    monkeypatch.setattr(module, "unbiased", lambda _, values, *__: values)
     genuine, impostor = drawn(ties=ties)
     scores = np.append(genuine.scores, impostor.scores)
     who = np.concatenate([np.stack(kind[1:], axis=1) for kind in (genuine, impostor)])

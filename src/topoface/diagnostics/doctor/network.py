@@ -39,7 +39,9 @@ class Contract:
     def feed(self, faces: Floats) -> Floats:
         """RGB in 0..255, ``[n, H, W, 3]``, to what the network sees, ``[n, 3, H, W]``."""
         ready = (faces - np.array(self.mean, np.float32)) / np.array(self.divisor, np.float32)
-        return np.ascontiguousarray((ready[..., ::-1] if self.colour == "bgr" else ready).transpose(0, 3, 1, 2))
+        return np.ascontiguousarray(
+            (ready[..., ::-1] if self.colour == "bgr" else ready).transpose(0, 3, 1, 2)
+        )
 
 
 def even(mean: float, divisor: float, colour: str = "rgb") -> Contract:
@@ -93,7 +95,9 @@ def _open_torch(path: str, device: torch.device | str) -> Network:
     model = load(inside if inside.is_dir() else path, device=device).eval()
     spec = model.spec
     if spec.image_size != FACE_SHAPE[0]:
-        raise UserError(f"takes images of {spec.image_size} pixels", path, "give a model for faces of 112 x 112")
+        raise UserError(
+            f"takes images of {spec.image_size} pixels", path, "give a model for faces of 112 x 112"
+        )
 
     @torch.inference_mode()
     def run(inputs: Floats) -> NDArray[Any]:
@@ -118,6 +122,7 @@ def _open_onnx(path: str) -> Network:
     if not Path(path).is_file():
         raise UserError("there is no such file", path, "give an ONNX embedder")
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()  # heeds OMP_NUM_THREADS; its own choice spins
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -148,9 +153,13 @@ def _open_onnx(path: str) -> Network:
 
     limits = []
     if not first:
-        limits.append("takes channels last [n, 112, 112, 3]; topoface evaluate feeds channels first: export it with NCHW")
+        limits.append(
+            "takes channels last [n, 112, 112, 3]; topoface evaluate feeds channels first: export it with NCHW"
+        )
     if batch not in (None, 1):
-        limits.append(f"takes {batch} images at a time, no more and no fewer: export it with a free batch size, or 1")
+        limits.append(
+            f"takes {batch} images at a time, no more and no fewer: export it with a free batch size, or 1"
+        )
     return Network(
         path=path,
         declared=even(127.5, 127.5),

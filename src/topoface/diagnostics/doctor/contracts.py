@@ -1,0 +1,283 @@
+"""Which input contract fits a model: channel order and scale of the pixels, where the face lies, and what a mirror image does."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from topoface.diagnostics.doctor.network import Contract, Network, even
+from topoface.diagnostics.doctor.report import Finding
+from topoface.diagnostics.doctor.separation import Gain, Weights, draw_weights, gain, separation
+from topoface.errors import UserError
+from topoface.evaluation.protocol import PairProtocol
+from topoface.functional.draws import generator
+from topoface.functional.verification import auc
+
+Floats = NDArray[np.float64]
+Progress = Callable[[int, int], None]
+IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sample:
+    """A few pairs of a protocol, with the images in memory.
+
+    Attributes:
+        faces: uint8 RGB ``[n, 112, 112, 3]``.
+        pairs: int64 ``[m, 2]``, positions in ``faces``.
+        weights: of the pairs.
+    """
+
+    faces: NDArray[np.uint8]
+    pairs: NDArray[np.int64]
+    weights: Weights
+
+    def score(self, units: Floats) -> Floats:
+        """Cosines ``[m]``."""
+        left, right = self.pairs.T
+        scores: Floats = np.einsum("pd,pd->p", units[left], units[right])
+        return scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One way of feeding the network.
+
+    Attributes:
+        name: in words.
+        auc: on the sample.
+        separation: d' on the sample.
+        over_first: gain over the way that was declared.
+        behind_best: gain of the best way over this one.
+    """
+
+    name: str
+    auc: float
+    separation: float
+    over_first: Gain
+    behind_best: Gain
+
+
+def draw_sample(protocol: PairProtocol, pairs: int, unusable: Sequence[int] = (), *, seed: int = 0) -> Sample:
+    """As many genuine as impostor pairs, none with an image that cannot be used.
+
+    Raises:
+        UserError: fewer than ten pairs of a kind remain.
+    """
+    usable = ~np.isin(protocol.pairs, list(unusable)).any(axis=1)
+    usable &= protocol.pairs[:, 0] != protocol.pairs[:, 1]
+    rng = generator(seed, "doctor pairs")
+    drawn: list[NDArray[np.int64]] = []
+    for kind in (protocol.same, ~protocol.same):
+        places = rng.permutation(np.flatnonzero(usable & kind))[: pairs // 2]
+        if len(places) < 10:
+            raise UserError(
+                f"only {len(places)} {'impostor' if drawn else 'genuine'} pairs can be used",
+                protocol.uri,
+                "a model can be examined on ten of each kind or more",
+            )
+        drawn.append(places)
+    rows = np.sort(np.concatenate(drawn))
+    used, flat = np.unique(protocol.pairs[rows], return_inverse=True)
+    return Sample(
+        faces=np.stack([protocol.images[int(i)] for i in used]),
+        pairs=flat.reshape(-1, 2).astype(np.int64),
+        weights=draw_weights(protocol.same[rows], protocol.identities[protocol.pairs[rows]], seed=seed),
+    )
+
+
+def candidates(declared: Contract) -> list[Contract]:
+    """The declared contract first, then every scale that is in use, in both orders of the channels."""
+    every = [
+        contract
+        for colour in ("rgb", "bgr")
+        for contract in (
+            *(
+                even(mean, divisor, colour)
+                for mean, divisor in ((127.5, 127.5), (127.5, 128), (0, 255), (0, 1))
+            ),
+            Contract("ImageNet's mean and deviation", *IMAGENET, colour),
+        )
+    ]
+    return [declared, *(contract for contract in every if contract != declared)]
+
+
+def try_each(scores: Mapping[str, Floats], weights: Weights) -> list[Trial]:
+    """Compare ways of scoring; the first one was declared."""
+    first = next(iter(scores.values()))
+    apart = {name: float(separation(values, weights.same)[0]) for name, values in scores.items()}
+    best = scores[max(apart, key=lambda name: apart[name])]
+    count = max(len(scores) - 1, 1)
+    return [
+        Trial(
+            name=name,
+            auc=auc(values, weights.same),
+            separation=apart[name],
+            over_first=gain(values, first, weights, comparisons=count),
+            behind_best=gain(best, values, weights, comparisons=count),
+        )
+        for name, values in scores.items()
+    ]
+
+
+def examine_contract(
+    network: Network, sample: Sample, cold_share: float, progress: Progress | None = None
+) -> tuple[Contract, list[Finding]]:
+    """The contract that fits, which is the declared one unless another is better beyond chance; and what to say.
+
+    Args:
+        network: to be fed.
+        sample: to judge by.
+        cold_share: share of faces with more blue than red: tells whether model or images have the channels swapped.
+        progress: called with images done and images in all.
+    """
+    ways = candidates(network.declared)
+    scores = {}
+    for done, contract in enumerate(ways, 1):
+        scores[str(contract)] = sample.score(network.embed(sample.faces, contract))
+        if progress:
+            progress(done * len(sample.faces), len(ways) * len(sample.faces))
+    trials = try_each(scores, sample.weights)
+    first, best = trials[0], max(trials, key=lambda trial: trial.separation)
+    figures = {
+        "trials": [_figures(trial) for trial in trials],
+        "declared": first.name,
+        "declared_by": network.source,
+    }
+    constant = np.zeros(len(sample.pairs))
+    if not gain(scores[best.name], constant, sample.weights, comparisons=len(trials)).real:
+        text = f"no way of feeding tells people apart (best AUC {best.auc:.3f}, {best.name}): check weights, labels and alignment"
+        return network.declared, [Finding(check="contract", level="wrong", text=text, figures=figures)]
+    told = f"{first.name} ({network.source}; AUC {first.auc:.4f}, d' {first.separation:.2f})"
+    if not best.over_first.real:
+        rivals = [trial.name for trial in trials[1:] if not trial.behind_best.real]
+        text = f"fits: {told}: agrees" + (
+            f"; {len(sample.pairs)} pairs cannot tell it from: {'; '.join(rivals)}"
+            if rivals
+            else "; all others are worse"
+        )
+        return network.declared, [Finding(check="contract", level="ok", text=text, figures=figures)]
+    fitting = [
+        way for way, t in zip(ways, trials, strict=True) if t.over_first.real and not t.behind_best.real
+    ]
+    contract = next((way for way in fitting if way.scale == network.declared.scale), fitting[0])
+    chosen = trials[ways.index(contract)]
+    text = (
+        f"fits: {chosen.name} (AUC {chosen.auc:.4f}, d' {chosen.separation:.2f}); declared: {told}: does NOT: "
+        f"d' {chosen.over_first} by changing"
+    )
+    if rivals := [trial.name for trial in trials if trial is not chosen and not trial.behind_best.real]:
+        text += f"; {len(sample.pairs)} pairs cannot tell it from: {'; '.join(rivals)}"
+    if contract.colour != network.declared.colour:
+        text += (
+            ". Red and blue of the images look swapped: mend them, not the model"
+            if cold_share > 0.5
+            else f". The images are RGB by their look: it is the model that wants {contract.colour.upper()}"
+            if cold_share < 0.5
+            else ""
+        )
+    return contract, [Finding(check="contract", level="wrong", text=text, figures=figures)]
+
+
+def moved(
+    faces: NDArray[np.uint8], *, right: float = 0, down: float = 0, zoom: float = 1, wide: float = 1
+) -> NDArray[np.float32]:
+    """What the crop shows, moved by pixels or enlarged about its middle; bilinear, the edge repeated outside.
+
+    Args:
+        faces: uint8 ``[n, 112, 112, 3]``.
+        right: pixels.
+        down: pixels.
+        zoom: above 1 the face becomes larger.
+        wide: above 1 it becomes wider alone.
+    """
+    half = faces.shape[1] / 2
+    pixels = torch.from_numpy(faces).permute(0, 3, 1, 2).float()
+    back = torch.tensor(
+        [[1 / (zoom * wide), 0, -right / half / (zoom * wide)], [0, 1 / zoom, -down / half / zoom]]
+    )
+    grid = torch.nn.functional.affine_grid(
+        back.expand(1, 2, 3), [1, 1, *faces.shape[1:3]], align_corners=False
+    )
+    made = torch.nn.functional.grid_sample(
+        pixels, grid.expand(len(faces), -1, -1, -1), padding_mode="border", align_corners=False
+    )
+    result: NDArray[np.float32] = made.permute(0, 2, 3, 1).numpy()
+    return result
+
+
+CROPS: dict[str, dict[str, float]] = {
+    "8 px to the right (what the 96 x 112 template lacks)": {"right": 8},
+    "8 px to the left": {"right": -8},
+    "8 px down": {"down": 8},
+    "8 px up": {"down": -8},
+    "4 px down": {"down": 4},
+    "4 px up": {"down": -4},
+    "enlarged by 1.1": {"zoom": 1.1},
+    "enlarged by 1.25": {"zoom": 1.25},
+    "shrunk to 0.9": {"zoom": 0.9},
+    "shrunk to 0.8": {"zoom": 0.8},
+    "squeezed to 96 / 112 of the width (a 96 x 112 crop that was stretched)": {"wide": 96 / 112},
+    "stretched to 112 / 96 of the width": {"wide": 112 / 96},
+}
+
+
+def examine_alignment(
+    network: Network, contract: Contract, sample: Sample, progress: Progress | None = None
+) -> list[Finding]:
+    """Whether the model would see people better if the faces lay elsewhere; and what a mirror image does."""
+    plain = network.embed(sample.faces, contract)
+    mirrored = network.embed(np.ascontiguousarray(sample.faces[:, :, ::-1]), contract)
+    scores = {"as given": sample.score(plain)}
+    for done, (name, change) in enumerate(CROPS.items(), 1):
+        scores[name] = sample.score(network.embed(moved(sample.faces, **change), contract))
+        if progress:
+            progress(done * len(sample.faces), len(CROPS) * len(sample.faces))
+    trials = try_each(scores, sample.weights)
+    better = sorted((t for t in trials if t.over_first.real), key=lambda t: -t.separation)
+    figures = {"trials": [_figures(trial) for trial in trials]}
+    if better:
+        text = f"the faces do not lie where the model wants them: {better[0].name}: d' {better[0].over_first}"
+        text += (
+            "".join(f"; {t.name}: {t.over_first}" for t in better[1:3])
+            + ". Align them to the ArcFace template"
+        )
+    else:
+        text = f"none of {len(CROPS)} shifted or scaled crops is better than the images as given (d' {trials[0].separation:.2f})"
+    crop = Finding(check="alignment", level="wrong" if better else "ok", text=text, figures=figures)
+    return [crop, _mirror_finding(sample, plain, mirrored)]
+
+
+def _mirror_finding(sample: Sample, plain: Floats, mirrored: Floats) -> Finding:
+    scores = sample.score(plain)
+    total = plain + mirrored
+    lengths = np.linalg.norm(total, axis=1, keepdims=True)
+    both = sample.score(total / np.where(lengths > 0, lengths, 1))
+    more = gain(both, scores, sample.weights, comparisons=1)
+    likeness = float(np.einsum("nd,nd->n", plain, mirrored).mean())
+    genuine = float(scores[sample.weights.same].mean())
+    helps = "helps" if more.low > 0 else "harms" if more.high < 0 else "makes no difference beyond chance"
+    text = (
+        f"an image and its mirror image have cosine {likeness:.2f}, two photographs of one person {genuine:.2f}; "
+        f"averaging both {helps}: d' {more}"
+    )
+    if likeness < genuine:
+        text += "; a mirror image should be more alike than another photograph: was the model trained without mirroring?"
+    return Finding(
+        check="mirror image",
+        level="note" if likeness < genuine else "ok",
+        text=text,
+        figures={"cosine": likeness, "genuine": genuine, "gain": vars(more)},
+    )
+
+
+def _figures(trial: Trial) -> dict[str, object]:
+    return {
+        "way": trial.name,
+        "auc": trial.auc,
+        "separation": trial.separation,
+        "over_declared": [trial.over_first.value, trial.over_first.low, trial.over_first.high],
+        "behind_best": [trial.behind_best.value, trial.behind_best.low, trial.behind_best.high],
+    }
