@@ -2,7 +2,7 @@
 
     python benchmarks/step.py [--steps 20] [--data URI] [--recipes NAME ...]
     python benchmarks/step.py --arcface-torch insightface/recognition/arcface_torch
-    python benchmarks/step.py --ranks 2 [--batch 256]
+    python benchmarks/step.py --ranks 2 [--batch 256] [--model mobilefacenet]
 
 The steps of all recipes take turns; a ratio is the median over the turns of CPU time beside the first recipe's, the loader's threads included.
 With --arcface-torch its head, margin, loss and network are read from that checkout and run in its loop on its own iresnet18 (a batch of 16), beside our
@@ -128,7 +128,7 @@ def beside_arcface_torch(checkout: Path, data: str, steps: int, folder: Path) ->
     print(f"\ntheir CPU time / ours: {ratio:.2f}; first losses {mine:.4f} and {other:.4f}")
 
 
-def ranks(count: int, recipe: str, data: str, steps: int, batch: int) -> None:
+def ranks(count: int, recipe: str, data: str, steps: int, batch: int, model: str) -> None:
     """One process and several, by turns; each prints its median step."""
     seconds: dict[int, list[float]] = {1: [], count: []}
     for _ in range(3):
@@ -153,17 +153,25 @@ def ranks(count: int, recipe: str, data: str, steps: int, batch: int) -> None:
                 raise SystemExit(done.stderr)
             seconds[number].append(float(done.stdout.split()[-1]))
     rows = [[str(n), f"{1e3 * median(s):.0f}", f"{batch / median(s):,.0f}"] for n, s in seconds.items()]
-    table([f"{recipe}, batch {batch}: processes of one thread", "ms a step, wall", "images/s, wall"], rows)
+    table(
+        [f"{recipe}, {model}, batch {batch}: processes of one thread", "ms a step, wall", "images/s, wall"],
+        rows,
+    )
     print(
         f"\n{count} processes are {median(a / b for a, b in zip(*seconds.values(), strict=True)):.2f}x as fast as one"
     )
 
 
-def one_rank(recipe: str, data: str, steps: int, batch: int, folder: Path) -> None:
+def one_rank(recipe: str, data: str, steps: int, batch: int, model: str, folder: Path) -> None:
     """What torchrun starts for `ranks`."""
     with process_group(CPU):
         way, times = (
-            Steps(recipe, [f"data.train={data}", f"training.batch_size={batch}"], steps + WARMUP, folder),
+            Steps(
+                recipe,
+                [f"data.train={data}", f"training.batch_size={batch}", f"model.name={model}"],
+                steps + WARMUP,
+                folder,
+            ),
             [],
         )
         for _ in range(steps + WARMUP):
@@ -183,6 +191,7 @@ def main() -> None:
     parser.add_argument("--arcface-torch", type=Path, help="folder recognition/arcface_torch of a checkout")
     parser.add_argument("--ranks", type=int)
     parser.add_argument("--batch", type=int, default=128, help="of all processes together, with --ranks")
+    parser.add_argument("--model", default="iresnet_compact", help="with --ranks")
     parser.add_argument("--one-rank", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -190,10 +199,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if given.one_rank:
-            one_rank(given.recipes[0], given.data, given.steps, given.batch, folder)
+            one_rank(given.recipes[0], given.data, given.steps, given.batch, given.model, folder)
         print(machine("numpy", "numba"))
         if given.ranks:
-            ranks(given.ranks, given.recipes[0], given.data, given.steps, given.batch)
+            ranks(given.ranks, given.recipes[0], given.data, given.steps, given.batch, given.model)
         elif given.arcface_torch:
             beside_arcface_torch(given.arcface_torch, given.data, given.steps, folder)
         else:

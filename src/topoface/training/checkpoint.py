@@ -216,7 +216,7 @@ def newest(
         group: for :func:`gather_objects`.
 
     Raises:
-        UserError: there are checkpoints, and all are damaged.
+        UserError: there are checkpoints, and all are damaged, or of an earlier version.
     """
     found: list[Path] = gather_objects(checkpoints(folder), group)[0]
     if not_after is not None:
@@ -237,6 +237,13 @@ def newest(
             "no checkpoint can be used (see above)",
             str(folder),
             "restore a copy, or train into another --run-dir",
+        )
+    former = sorted(folder.glob("step_*.pt"))
+    if former:
+        raise UserError(
+            "was written by an earlier topoface, in a form that is no longer read",
+            str(former[-1]),
+            "go on with the topoface that wrote it (its version stands in the run's manifest), or train into another --run-dir",
         )
     return None
 

@@ -9,11 +9,10 @@ import pytest
 from tests.real_data import DATA, needs_data
 from tests.unit.diagnostics.doctor_stand_ins import RGB, faces, network, sample
 from topoface.cli import main
+from topoface.diagnostics.doctor.alignment import examine_alignment, moved
 from topoface.diagnostics.doctor.contracts import (
     draw_sample,
-    examine_alignment,
     examine_contract,
-    moved,
     try_each,
 )
 from topoface.diagnostics.doctor.network import even, open_network
@@ -82,8 +81,8 @@ def test_a_network_that_knows_nobody_fits_nothing(small):
 
 
 def test_faces_that_lie_where_they_should_are_left_alone(small):
-    crop, mirror = examine_alignment(network(), RGB, small)
-    assert crop.level == "ok"
+    crop, centred, mirror = examine_alignment(network(), RGB, small)
+    assert (crop.level, centred.level) == ("ok", "ok")
     assert mirror.level == "note"  # the stand-in reads a mirror image as somebody else
     assert mirror.figures["cosine"] < mirror.figures["genuine"]
 
@@ -102,6 +101,21 @@ def test_faces_that_lie_elsewhere_are_found_with_the_way_back(small, change, rem
     finding = examine_alignment(network(), RGB, replace(small, faces=crops))[0]
     assert finding.level == "wrong"
     assert f"wants them: {remedy}" in finding.text
+
+
+@pytest.mark.parametrize(("right", "remedy"), [(-8, "8 px to the right"), (6, "8 px to the left"), (2, None)])
+def test_faces_off_the_middle_are_found_by_symmetry_alone(small, right, remedy):
+    """Nobody can be told apart here: all faces are one symmetric pattern, and the rest differs."""
+    images = small.faces.copy()
+    images[:, 30:80, 40:72] = np.minimum(np.arange(32), np.arange(31, -1, -1))[:, None] * 15
+    crops = moved(images, right=right).round().clip(0, 255).astype(np.uint8)
+    tiles = replace(
+        network(), run=lambda x: x.reshape(len(x), -1, 28, 4, 28, 4).mean(axis=(3, 5)).reshape(len(x), -1)
+    )
+    centred = examine_alignment(tiles, RGB, replace(small, faces=crops))[1]
+    assert centred.level == ("wrong" if remedy else "ok")
+    cosines = centred.figures["cosine_with_mirror_image"]
+    assert max(cosines, key=cosines.get).startswith(remedy or "as given")
 
 
 def test_moving_by_whole_pixels_moves_pixels():

@@ -84,6 +84,13 @@ def test_one_image_under_two_names_is_refused(table, protocol):
         group_pairs(table("image,race\nann/ann_1,x\nset/ann/ann_1.jpg,y\n"), protocol)
 
 
+def test_a_name_that_two_images_share_without_suffix_is_neither(table):
+    protocol = protocol_of(["a.jpg", "a.png", "b.jpg"], [1, 1, 2], [(0, 1), (0, 2), (1, 2), (1, 0)])
+    (found,), notes = group_pairs(table("image,kind\na,x\na.png,y\nb,x\n"), protocol)
+    np.testing.assert_array_equal(found.sides, np.array([-1, 1, 0])[protocol.pairs])
+    assert "'a'" in notes[0]
+
+
 def test_drawn_people_are_matched_by_their_number(table):
     protocol = open_protocol("synthetic:?identities=20&images=2&seed=1&first=50&pairs=20")
     rows = [f"{50 + i},{'ab'[i % 2]}" for i in range(20)]

@@ -137,6 +137,7 @@ def test_a_group_without_an_error_has_an_interval_and_leaves_the_ratio_undefined
     a, b = table.rows
     assert a.fnmr.errors == 0 < b.fnmr.errors
     assert a.fnmr.rate.low == 0 < a.fnmr.rate.high
+    assert a.fnmr.rate.high >= 3.84 / (a.fnmr.pairs + 3.85)  # Wilson's
     spread = table.spreads["fnmr"]
     assert np.isnan(spread.ratio.value)
     assert "not defined, since a group made no error" in spread_in_words(spread)

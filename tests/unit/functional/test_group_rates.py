@@ -51,6 +51,15 @@ def test_rates_are_those_of_the_definitions(seed):
             )
 
 
+def test_a_cell_without_pairs_of_one_kind_has_no_rate_of_it():
+    scores, same, who, cells = drawn(2)
+    cells = np.where(~same & (cells == 2), -1, cells)
+    ((fmr, fnmr),) = group_rates(scores, same, who, [cells], FARS, replicates=5)
+    assert np.isnan(fmr.plain[:, 2]).all()
+    assert np.isnan(fmr.people[:, :, 2]).all()
+    assert not np.isnan(fnmr.plain).any()
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_replicate_is_the_figure_of_pairs_repeated_as_often_as_drawn_with_a_threshold_of_its_own(seed):
     scores, same, who, cells = drawn(seed)

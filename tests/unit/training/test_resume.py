@@ -133,6 +133,18 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_message(what: str, tmp_path:
     assert len(list(newest.glob("part_*"))) == 1  # the damaged one is not needed any more
 
 
+def test_checkpoints_of_an_earlier_version_are_named_and_never_trained_over(tmp_path: Path) -> None:
+    former = tmp_path / "run" / "checkpoints" / "step_000000003.pt"
+    former.parent.mkdir(parents=True)
+    former.write_bytes(b"as torch.save wrote them")
+    for resume in (True, False):
+        with pytest.raises(UserError):
+            train(tiny_recipe(), run_dir=tmp_path / "run", resume=resume, quiet=True)
+    with pytest.raises(UserError, match="step_000000003.pt.*earlier topoface"):
+        load_newest(former.parent, print)
+    assert former.read_bytes() == b"as torch.save wrote them"
+
+
 def test_only_the_newest_checkpoints_are_kept_and_what_a_kill_left_goes(tmp_path: Path) -> None:
     folder = tmp_path / "run" / "checkpoints"
     (folder / "step_000000005").mkdir(parents=True)

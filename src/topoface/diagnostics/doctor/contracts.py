@@ -1,10 +1,9 @@
-"""Which input contract fits a model: channel order and scale of the pixels, where the face lies, and what a mirror image does."""
+"""Which input contract fits a model: channel order and scale of the pixels."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from topoface.diagnostics.doctor.network import Contract, Network, even
@@ -142,7 +141,7 @@ def examine_contract(
     trials = try_each(scores, sample.weights)
     first, best = trials[0], max(trials, key=lambda trial: trial.separation)
     figures = {
-        "trials": [_figures(trial) for trial in trials],
+        "trials": [figures_of(trial) for trial in trials],
         "declared": first.name,
         "declared_by": network.source,
     }
@@ -181,99 +180,8 @@ def examine_contract(
     return contract, [Finding(check="contract", level="wrong", text=text, figures=figures)]
 
 
-def moved(
-    faces: NDArray[np.uint8], *, right: float = 0, down: float = 0, zoom: float = 1, wide: float = 1
-) -> NDArray[np.float32]:
-    """What the crop shows, moved by pixels or enlarged about its middle; bilinear, the edge repeated outside.
-
-    Args:
-        faces: uint8 ``[n, 112, 112, 3]``.
-        right: pixels.
-        down: pixels.
-        zoom: above 1 the face becomes larger.
-        wide: above 1 it becomes wider alone.
-    """
-    half = faces.shape[1] / 2
-    pixels = torch.from_numpy(faces).permute(0, 3, 1, 2).float()
-    back = torch.tensor(
-        [[1 / (zoom * wide), 0, -right / half / (zoom * wide)], [0, 1 / zoom, -down / half / zoom]]
-    )
-    grid = torch.nn.functional.affine_grid(
-        back.expand(1, 2, 3), [1, 1, *faces.shape[1:3]], align_corners=False
-    )
-    made = torch.nn.functional.grid_sample(
-        pixels, grid.expand(len(faces), -1, -1, -1), padding_mode="border", align_corners=False
-    )
-    result: NDArray[np.float32] = made.permute(0, 2, 3, 1).numpy()
-    return result
-
-
-CROPS: dict[str, dict[str, float]] = {
-    "8 px to the right (what the 96 x 112 template lacks)": {"right": 8},
-    "8 px to the left": {"right": -8},
-    "8 px down": {"down": 8},
-    "8 px up": {"down": -8},
-    "4 px down": {"down": 4},
-    "4 px up": {"down": -4},
-    "enlarged by 1.1": {"zoom": 1.1},
-    "enlarged by 1.25": {"zoom": 1.25},
-    "shrunk to 0.9": {"zoom": 0.9},
-    "shrunk to 0.8": {"zoom": 0.8},
-    "squeezed to 96 / 112 of the width (a 96 x 112 crop that was stretched)": {"wide": 96 / 112},
-    "stretched to 112 / 96 of the width": {"wide": 112 / 96},
-}
-
-
-def examine_alignment(
-    network: Network, contract: Contract, sample: Sample, progress: Progress | None = None
-) -> list[Finding]:
-    """Whether the model would see people better if the faces lay elsewhere; and what a mirror image does."""
-    plain = network.embed(sample.faces, contract)
-    mirrored = network.embed(np.ascontiguousarray(sample.faces[:, :, ::-1]), contract)
-    scores = {"as given": sample.score(plain)}
-    for done, (name, change) in enumerate(CROPS.items(), 1):
-        scores[name] = sample.score(network.embed(moved(sample.faces, **change), contract))
-        if progress:
-            progress(done * len(sample.faces), len(CROPS) * len(sample.faces))
-    trials = try_each(scores, sample.weights)
-    better = sorted((t for t in trials if t.over_first.real), key=lambda t: -t.separation)
-    figures = {"trials": [_figures(trial) for trial in trials]}
-    if better:
-        text = f"the faces do not lie where the model wants them: {better[0].name}: d' {better[0].over_first}"
-        text += (
-            "".join(f"; {t.name}: {t.over_first}" for t in better[1:3])
-            + ". Align them to the ArcFace template"
-        )
-    else:
-        text = f"none of {len(CROPS)} shifted or scaled crops is better than the images as given (d' {trials[0].separation:.2f})"
-    crop = Finding(check="alignment", level="wrong" if better else "ok", text=text, figures=figures)
-    return [crop, _mirror_finding(sample, plain, mirrored)]
-
-
-def _mirror_finding(sample: Sample, plain: Floats, mirrored: Floats) -> Finding:
-    scores = sample.score(plain)
-    total = plain + mirrored
-    lengths = np.linalg.norm(total, axis=1, keepdims=True)
-    both = sample.score(total / np.where(lengths > 0, lengths, 1))
-    more = gain(both, scores, sample.weights, comparisons=1)
-    likeness = float(np.einsum("nd,nd->n", plain, mirrored).mean())
-    genuine = float(scores[sample.weights.same].mean())
-    helps = "helps" if more.low > 0 else "harms" if more.high < 0 else "makes no difference beyond chance"
-    text = (
-        f"an image and its mirror image have cosine {likeness:.2f}, two photographs of one person {genuine:.2f}; "
-        f"averaging both {helps}: d' {more}"
-    )
-    if likeness < genuine:
-        text += "; a mirror image should be more alike than another photograph: was the model trained without mirroring?"
-    return Finding(
-        check="mirror image",
-        level="note" if likeness < genuine else "ok",
-        text=text,
-        figures={"cosine": likeness, "genuine": genuine, "gain": vars(more)},
-    )
-
-
-def _figures(trial: Trial) -> dict[str, object]:
+def figures_of(trial: Trial) -> dict[str, object]:
+    """For JSON."""
     return {
         "way": trial.name,
         "auc": trial.auc,

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from topoface.data import Source
-from topoface.diagnostics.doctor.contracts import draw_sample, examine_alignment, examine_contract
+from topoface.diagnostics.doctor.alignment import examine_alignment
+from topoface.diagnostics.doctor.contracts import draw_sample, examine_contract
 from topoface.diagnostics.doctor.faults import image_findings, look
 from topoface.diagnostics.doctor.network import Network
 from topoface.diagnostics.doctor.overlap import train_overlap
