@@ -61,6 +61,7 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     elif unknown:
         where = f"topoface {arguments.command}"
         raise UserError(f"unknown argument {unknown[0]}", where, f"see {where} --help")
+    arguments.words = list(sys.argv[1:] if argv is None else argv)  # for reports, which show their command
     return arguments
 
 

@@ -53,7 +53,7 @@ def add(commands: Commands) -> None:
         "protocols",
         metavar="PROTOCOL",
         nargs="+",
-        help="what evaluation.pairs takes: a .bin, a manifest, IMAGES::PAIRS; a folder in the layout of IJB-C; "
+        help="what evaluation.pairs takes: a .bin, a manifest, IMAGES::PAIRS; a folder in the layout of IJB-C or of RFW; "
         "or all-pairs:SOURCE, every pair of what data.train takes",
     )
     evaluate.add_argument("--report", type=Path, metavar="FILE", help="also write an HTML report")
@@ -242,7 +242,6 @@ def _write_report(
     from topoface.evaluation import Verification
     from topoface.evaluation.report import ModelEntry, ReportInput, write_report
 
-    beside = [word for model in arguments.beside for word in ("--beside", model)]
     entries = [
         ModelEntry(
             name=name,
@@ -258,6 +257,6 @@ def _write_report(
         ReportInput(
             title=f"{' and '.join(judged)} on {protocols}",
             models=entries,
-            command=shlex.join(["topoface", "evaluate", arguments.model, *arguments.protocols, *beside]),
+            command=shlex.join(["topoface", *arguments.words]),
         ),
     )

@@ -125,11 +125,11 @@ def _map(table: GroupTable, labels: tuple[str, ...]) -> str:
                 depth = 0.5 + np.log10(max(100 * found.rate.value / target, 1e-9)) / 2 if found.pairs else 0.0
                 colour = shades(float(np.clip(depth, 0, 1))) if found.pairs else plots.SHADE
                 axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colour, edgecolor="white"))
-                text = f"{100 * found.rate.value:.2g}" if found.pairs else "–"
-                faint = found.pairs * table.target < 10
+                few = "*" if 0 < found.pairs * table.target < ENOUGH * (1 - 1e-9) else ""
+                text = f"{100 * found.rate.value:.2g}{few}" if found.pairs else "–"
                 axes.text(
                     x, y, text, ha="center", va="center", fontsize=min(11.0, 66 / size),
-                    color="white" if depth > 0.75 else plots.MUTED if faint else plots.INK,
+                    color="white" if depth > 0.75 else plots.INK,
                 )  # fmt: skip
         names = [_short(label, 12) for label in labels]
         axes.set_xticks(

@@ -12,9 +12,9 @@ alone, measures the share of the couples; twice of it is taken off, by moving al
 the variance that pairs sharing people have (M. Fafchamps and F. Gubert, "The formation of risk sharing networks", 2007, eq. 2.2).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -50,9 +50,7 @@ class Replicates(NamedTuple):
             spread = float(np.nanvar(couples))
             settled[name] = towards(self.plain[name], settled[name], spread, self.number)
         if "min_dcf" in settled:
-            settled["min_dcf"] = unbiased(
-                self.plain["min_dcf"], self.people["min_dcf"], settled["min_dcf"]
-            )
+            settled["min_dcf"] = unbiased(self.plain["min_dcf"], self.people["min_dcf"], settled["min_dcf"])
         return settled
 
 
@@ -187,6 +185,55 @@ def identity_counts(identities: int, replicates: range, seed: int) -> Floats:
     return np.stack([np.bincount(draw, minlength=identities) for draw in drawn]).astype(np.float64)
 
 
+class PairWeights:
+    """How often pairs count when people, or couples of two people, are drawn anew.
+
+    Args:
+        identities: integers ``[m, 2]``, who is on the two images of each pair; any labels.
+        seed: replicate ``r`` is a pure function of ``(seed, r)`` and the set of identities, or of couples.
+    """
+
+    def __init__(self, identities: NDArray[Any], seed: int) -> None:
+        names, flat = np.unique(identities, return_inverse=True)
+        self.number = len(names)  # of the people
+        self._seed = seed
+        self._left, self._right = flat.reshape(-1, 2).T
+        self._two = self._left != self._right
+        low, high = (ends(self._left, self._right)[self._two] for ends in (np.minimum, np.maximum))
+        couples, self._couple = np.unique(low * self.number + high, return_inverse=True)
+        self.couples = len(couples)
+
+    def by_people(self, block: range) -> Floats:
+        """``[len(block), m]``: a genuine pair counts as often as its person was drawn, an impostor pair the product of both."""
+        counts = identity_counts(self.number, block, self._seed)
+        return counts[:, self._left] * np.where(self._two, counts[:, self._right], 1.0)
+
+    def by_couples(self, block: range) -> Floats:
+        """The same where all pairs of two people are drawn together, and pairs of one person stay."""
+        weights = np.ones((len(block), len(self._two)))
+        for row, r in enumerate(block):
+            drawn = generator(self._seed, "couple bootstrap", r).poisson(1.0, self.couples)
+            weights[row, self._two] = drawn[self._couple]
+        return weights
+
+    def blocks(self, replicates: int) -> list[range]:
+        """Replicates that are worked on together, which bounds the memory."""
+        size = max(1, BLOCK // max(len(self._two), self.number))
+        return [range(at, min(at + size, replicates)) for at in range(0, replicates, size)]
+
+    def replicates(
+        self, plain: dict[str, float], figures: Callable[[Floats], Mapping[str, Floats]], replicates: int
+    ) -> Replicates:
+        """Figures by name of weights ``[r, m]``, in so many replicates of either kind."""
+
+        def every(weigh: Callable[[range], Floats]) -> dict[str, Floats]:
+            parts = [figures(weigh(block)) for block in self.blocks(replicates)]
+            return {name: np.concatenate([part[name] for part in parts]) for name in plain}
+
+        couples = every(self.by_couples) if self.couples else {}
+        return Replicates(plain, every(self.by_people), couples, self.number)
+
+
 def drawn_figures(
     scores: ArrayLike,
     same: ArrayLike,
@@ -204,27 +251,12 @@ def drawn_figures(
         raise ValueError(
             f"identities {who.shape} must be [pairs, 2] = {(len(values), 2)}: who is on each of the two images"
         )
-    names, flat = np.unique(who, return_inverse=True)
     order = np.argsort(-values)
-    left, right = flat.reshape(-1, 2)[order].T
+    pairs = PairWeights(who[order], seed)
     labels = labels[order]
     # Operating points: accept nothing, then everything down to the end of each run of equal scores.
     ends = np.concatenate([[0], 1 + np.flatnonzero(np.append(np.diff(values[order]) != 0, True))])
     fold = None if folds is None else np.unique(as_array(folds), return_inverse=True)[1][order]
-    two = left != right
-    couples, couple = np.unique(
-        np.minimum(left, right)[two] * len(names) + np.maximum(left, right)[two], return_inverse=True
-    )
-
-    def by_people(block: range) -> Floats:
-        counts = identity_counts(len(names), block, seed)
-        return counts[:, left] * np.where(two, counts[:, right], 1.0)
-
-    def by_couples(block: range) -> Floats:
-        weights = np.ones((len(block), len(values)))
-        for row, r in enumerate(block):
-            weights[row, two] = generator(seed, "couple bootstrap", r).poisson(1.0, len(couples))[couple]
-        return weights
 
     def figures(weights: Floats) -> dict[str, Floats]:
         genuine = _running_total(weights * labels)[:, ends]
@@ -236,32 +268,7 @@ def drawn_figures(
         return found
 
     plain = {name: float(value[0]) for name, value in figures(np.ones((1, len(values)))).items()}
-    size = max(1, BLOCK // max(len(values), len(names)))
-    return Replicates(
-        plain,
-        _joined(by_people, figures, replicates, size),
-        _joined(by_couples, figures, replicates, size) if len(couples) else {},
-        len(names),
-    )
-
-
-def _joined(
-    weigh: Callable[[range], Floats],
-    figures: Callable[[Floats], dict[str, Floats]],
-    replicates: int,
-    size: int,
-) -> dict[str, Floats]:
-    """Figures of all replicates, computed in blocks that bound the memory."""
-
-    def blocks() -> Iterator[dict[str, Floats]]:
-        for start in range(0, replicates, size):
-            yield figures(weigh(range(start, min(start + size, replicates))))
-
-    parts: dict[str, list[Floats]] = {}
-    for block in blocks():
-        for name, values in block.items():
-            parts.setdefault(name, []).append(values)
-    return {name: np.concatenate(part) for name, part in parts.items()}
+    return pairs.replicates(plain, figures, replicates)
 
 
 def _running_total(weights: Floats) -> Floats:

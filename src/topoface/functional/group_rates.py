@@ -4,14 +4,13 @@ The threshold is that of all impostor pairs together, whatever their group, sinc
 chosen anew, as `verification.threshold_at_far` chooses it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topoface.functional.bootstrap import BLOCK, Floats, identity_counts, towards
-from topoface.functional.draws import generator
+from topoface.functional.bootstrap import Floats, PairWeights, towards
 from topoface.functional.verification import allowed_false_accepts
 
 Codes = NDArray[np.int64]
@@ -88,28 +87,13 @@ def group_rates(
     Returns:
         For each partition ``(FMR, FNMR)``; as many cells as its highest number says.
     """
-    names, flat = np.unique(identities, return_inverse=True)
-    left, right = flat.reshape(-1, 2).T
-    two = left != right
-    couples, couple = np.unique(
-        np.minimum(left, right)[two] * len(names) + np.maximum(left, right)[two], return_inverse=True
-    )
+    pairs = PairWeights(identities, seed)
     genuine, impostor = (_side(scores, kind, partitions) for kind in (same, ~same))
     own, other = scores[genuine.pairs], scores[impostor.pairs]
     # Accepted is what lies strictly above the impostor pair that is one too many; where none is, everything.
     matches = np.append(np.searchsorted(-other, -other, side="left"), len(other))
     kept = np.append(np.searchsorted(-own, -other, side="left"), len(own))
     sizes = [int(codes.max(initial=-1)) + 1 for codes in partitions]
-
-    def by_people(block: range) -> Floats:
-        counts = identity_counts(len(names), block, seed)
-        return counts[:, left] * np.where(two, counts[:, right], 1.0)
-
-    def by_couples(block: range) -> Floats:
-        weights = np.ones((len(block), len(scores)))
-        for row, r in enumerate(block):
-            weights[row, two] = generator(seed, "couple bootstrap", r).poisson(1.0, len(couples))[couple]
-        return weights
 
     def rates(weights: Floats) -> list[Floats]:
         """For each partition ``[2, r, fars, cells]``."""
@@ -133,8 +117,8 @@ def group_rates(
         return found
 
     plain = rates(np.ones((1, len(scores))))
-    step = max(1, BLOCK // max(len(scores), len(names)))
-    drawn = [_joined(rates, way, replicates, step, plain) for way in (by_people, by_couples)]
+    blocks = pairs.blocks(replicates)
+    drawn = [_joined(rates, way, blocks, plain) for way in (pairs.by_people, pairs.by_couples)]
     return [
         (
             Rates(plain[n][0, 0], drawn[0][n][0], drawn[1][n][0]),
@@ -147,17 +131,11 @@ def group_rates(
 def _joined(
     rates: Callable[[Floats], list[Floats]],
     weigh: Callable[[range], Floats],
-    replicates: int,
-    step: int,
+    blocks: list[range],
     plain: list[Floats],
 ) -> list[Floats]:
     """For each partition ``[2, replicates, fars, cells]``, made in blocks that bound the memory."""
-
-    def blocks() -> Iterator[list[Floats]]:
-        for start in range(0, replicates, step):
-            yield rates(weigh(range(start, min(start + step, replicates))))
-
-    parts = list(blocks())
+    parts = [rates(weigh(block)) for block in blocks]
     return [
         np.concatenate([plain[n][:, :0], *(part[n] for part in parts)], axis=1) for n in range(len(plain))
     ]

@@ -5,8 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topoface.functional.bootstrap import BLOCK, Floats, Replicates, identity_counts
-from topoface.functional.draws import generator
+from topoface.functional.bootstrap import Floats, PairWeights
 from topoface.functional.verification import as_array, check_scores
 
 Figures = Callable[[Floats], Mapping[str, Floats]]
@@ -95,35 +94,10 @@ def drawn_people(figures: Figures, identities: ArrayLike, *, replicates: int, se
     """
     if not replicates:
         return {}
-    names, flat = np.unique(as_array(identities), return_inverse=True)
-    left, right = flat.reshape(-1, 2).T
-    two = left != right
-    number, pairs = len(names), len(left)
-    couples, couple = np.unique(
-        np.minimum(left, right)[two] * number + np.maximum(left, right)[two], return_inverse=True
-    )
-
-    def by_people(block: range) -> Floats:
-        counts = identity_counts(number, block, seed)
-        return counts[:, left] * np.where(two, counts[:, right], 1.0)
-
-    def by_couples(block: range) -> Floats:
-        weights = np.ones((len(block), pairs))
-        for row, r in enumerate(block):
-            weights[row, two] = generator(seed, "couple bootstrap", r).poisson(1.0, len(couples))[couple]
-        return weights
-
-    size = max(1, BLOCK // max(pairs, number))
-
-    def every(weigh: Callable[[range], Floats]) -> dict[str, Floats]:
-        parts = [
-            figures(weigh(range(start, min(start + size, replicates))))
-            for start in range(0, replicates, size)
-        ]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-    plain = {name: float(value[0]) for name, value in figures(np.ones((1, pairs))).items()}
-    return Replicates(plain, every(by_people), every(by_couples) if len(couples) else {}, number).settled()
+    pairs = PairWeights(as_array(identities), seed)
+    whole = figures(np.ones((1, len(as_array(identities)))))
+    plain = {name: float(value[0]) for name, value in whole.items()}
+    return pairs.replicates(plain, figures, replicates).settled()
 
 
 def _orders(values: Floats, labels: NDArray[np.bool_]) -> list[tuple[NDArray[np.bool_], NDArray[np.intp]]]:
