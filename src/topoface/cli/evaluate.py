@@ -104,9 +104,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             f"two protocols are called {max(names, key=names.count)!r}", "PROTOCOL", "give each once"
         )
     groupings = group_protocols(protocols, arguments.attributes)
+    models = _model_names([arguments.model, *arguments.beside])
+    _check_images(protocols, list(models.values()))
     device = choose_device("auto")
     print(f"judging on {device}", file=sys.stderr)
-    models = _model_names([arguments.model, *arguments.beside])
     judged = {
         name: [_judge(path, protocol, arguments, device) for protocol in protocols]
         for name, path in models.items()
@@ -124,6 +125,17 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.report:
         _write_report(arguments, judged, groups)
     return 0
+
+
+def _check_images(protocols: "Sequence[Protocol]", models: list[str]) -> None:
+    """Say at once, and not after an hour of other protocols, that an image is missing."""
+    from topoface.evaluation.features import STORED
+    from topoface.evaluation.template_protocol import TemplateProtocol
+
+    if not all(model.endswith(STORED) for model in models):
+        for protocol in protocols:
+            if isinstance(protocol, TemplateProtocol):
+                protocol.stamps()
 
 
 def _model_names(paths: list[str]) -> dict[str, str]:

@@ -111,7 +111,7 @@ def test_renaming_people_in_order_and_a_rising_map_of_scores_change_nothing():
 def test_memory_in_blocks_gives_the_same(monkeypatch):
     scores, same, who, cells = drawn(7)
     (whole,) = group_rates(scores, same, who, [cells], FARS, replicates=10)
-    monkeypatch.setattr("topoface.functional.group_rates.BLOCK", 3 * len(scores))
+    monkeypatch.setattr("topoface.functional.bootstrap.BLOCK", 3 * len(scores))
     (blocks,) = group_rates(scores, same, who, [cells], FARS, replicates=10)
     np.testing.assert_array_equal(whole[0].people, blocks[0].people)
 
