@@ -253,7 +253,7 @@ def test_a_test_image_among_the_training_images_is_found_as_it_is_and_recompress
     level, text, figures = found["train: embeddings"]
     assert level == "wrong"
     assert "p12_0.png ~ " in text
-    assert {near.split(" ")[0] for near in figures["nearest"][:2]} == {"p11_2.png", "p12_0.png"}
+    assert figures["nearest"][0].startswith("p12_0.png ~ ")
     # The other pictures of these two people are like the planted ones, so that they may be found, too; nobody else's are.
     assert 2 <= figures["above"] <= 6
 

@@ -84,16 +84,18 @@ def train_overlap(
     order = np.argsort(-cosines, kind="stable")
     top = [
         f"{names[test_places[i]]} ~ {train.describe(train_places[nearest[i]])} ({cosines[i]:.3f})"
-        for i in order[:5]
-    ]
+        for i in order
+        if test_hashes[i] not in first
+    ][:5]
     above = int((cosines > bar.cosine).sum())
     figures = {**vars(bar), "above": above, "expected_by_chance": BY_CHANCE, "nearest": top}
     if bar.cosine > COPY:
-        text = f"this model cannot tell: different people reach a cosine of {bar.highest:.3f} in the test set itself; nearest: {top[0]}"
+        text = f"this model cannot tell: different people reach a cosine of {bar.highest:.3f} in the test set itself"
         return [pixels, Finding(check="train: embeddings", level="note", text=text, figures=figures)]
     text = (
         f"{above:,} test images have a training image above {bar.cosine:.3f}, where {BY_CHANCE:g} are expected by chance "
-        f"(different test people reach {bar.highest:.3f}); nearest: {some(top, 5 if above else 1)}"
+        f"(different test people reach {bar.highest:.3f}){': the same people, or copies' if above else ''}; "
+        f"nearest{' of other pixels' if equal else ''}: {'; '.join(top[: 5 if above else 1])}"
     )
     return [
         pixels,
