@@ -121,4 +121,5 @@ def _vectors(
     turn = Transform(
         center=np.asarray(table.folder.array("center")), matrix=np.asarray(table.folder.array("matrix"))
     )
-    return turn(means), counts
+    from topoface.codes.vectors import whitening
+    return whitening(means, turn.matrix.shape[1], alpha=settings.alpha)(means), counts

@@ -140,7 +140,7 @@ def test_checkpoints_of_an_earlier_version_are_named_and_never_trained_over(tmp_
     for resume in (True, False):
         with pytest.raises(UserError):
             train(tiny_recipe(), run_dir=tmp_path / "run", resume=resume, quiet=True)
-    with pytest.raises(UserError, match="step_000000003.pt.*earlier topoface"):
+    with pytest.raises(UserError, match=r"step_000000003\.pt.*earlier topoface"):
         load_newest(former.parent, print)
     assert former.read_bytes() == b"as torch.save wrote them"
 
