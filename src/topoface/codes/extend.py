@@ -121,5 +121,4 @@ def _vectors(
     turn = Transform(
         center=np.asarray(table.folder.array("center")), matrix=np.asarray(table.folder.array("matrix"))
     )
-    from topoface.codes.vectors import whitening
-    return whitening(means, turn.matrix.shape[1], alpha=settings.alpha)(means), counts
+    return turn(means), counts
