@@ -9,6 +9,7 @@ from torch import Tensor
 
 from topoface.errors import UserError, missing_extra
 from topoface.models.encoder import Encode, open_encoder
+from topoface.models.files import CALIBRATION
 
 STORED = ".safetensors"
 """How the name of a file ends that ``topoface embed`` wrote: an encoder that looks at no image again."""
@@ -37,7 +38,11 @@ def encoder_digest(path: str) -> str:
         UserError: it cannot be read.
     """
     place = Path(path)
-    files = [place] if place.is_file() else sorted(file for file in place.rglob("*") if file.is_file())
+    if place.is_file():
+        beside = place.with_name(f"{place.name}.json")  # how an ONNX embedder is fed
+        files = [place, beside] if beside.is_file() else [place]
+    else:
+        files = sorted(file for file in place.rglob("*") if file.is_file() and file.name != CALIBRATION)
     total = hashlib.sha256()
     try:
         for file in files:

@@ -127,7 +127,7 @@ class CodeTable:
             raise UserError("has no code vectors", str(self.path), "build it from embeddings")
         vectors: NDArray[np.float32] = self.vectors[rows].astype(np.float32)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        pass
+        np.divide(vectors, lengths, out=vectors, where=lengths > 0)
         return vectors
 
     def owners_of(self, codes: NDArray[np.integer]) -> NDArray[np.int64]:

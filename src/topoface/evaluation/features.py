@@ -131,7 +131,10 @@ def open_embed(path: str, device: torch.device | str = "cpu") -> tuple[Embed, st
         def through_onnx(faces: NDArray[np.uint8]) -> NDArray[Any]:
             return encode(torch.from_numpy(faces).permute(0, 3, 1, 2), torch.arange(len(faces))).numpy()
 
-        return through_onnx, _digest(Path(path))
+        beside = Path(f"{path}.json")  # how it is fed decides, too
+        fed = [beside.read_bytes()] if beside.is_file() else []
+        digest = _digest(Path(path))
+        return through_onnx, content_hash([digest.encode(), *fed]) if fed else digest
     model = load(path, device=device).eval()
 
     @torch.inference_mode()

@@ -1,5 +1,6 @@
 """Frozen encoders: any trained embedder as a function of images, whose space other models can learn from."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from topoface.errors import UserError, missing_extra
 from topoface.files import write_bytes
 from topoface.models.files import load
+from topoface.models.spec import EmbeddingSpec
 
 Encode = Callable[[Tensor, Tensor], Tensor]
 """Aligned RGB faces, uint8 ``[n, 3, 112, 112]``, and their positions in the source, int64 ``[n]``, to unit rows, float32
@@ -24,7 +26,7 @@ def open_encoder(path: str, *, fingerprint: str) -> Encode:
 
     Args:
         path: a model directory, an arcface_torch state dict (.pt, .pth), an ONNX embedder (.onnx, needs onnxruntime)
-            that takes RGB ``[n, 3, 112, 112]`` as ``(x - 127.5) / 127.5``, as InsightFace's do, or what
+            that takes ``[n, 3, 112, 112]``, fed as `onnx_input` says, or what
             ``topoface embed`` wrote (.safetensors): a row for each image of the source, alike for an image and its mirror image.
         fingerprint: of the source, which such a file must have been made from.
 
@@ -69,6 +71,30 @@ def _stored(path: str, fingerprint: str) -> Encode:
     return lambda images, indices: rows[indices]  # noqa: ARG005
 
 
+def onnx_input(path: str) -> EmbeddingSpec:
+    """How an ONNX embedder wants its pixels: RGB as ``(x - 127.5) / 127.5``, as InsightFace says of its own, unless ``PATH.json`` says otherwise.
+
+    That file holds any of ``colour`` (rgb, bgr), ``mean`` and ``scale``: what is subtracted from pixels in 0..255, and what they are
+    divided by after that. (`topoface doctor` finds out.)
+
+    Raises:
+        UserError: the file says something else.
+    """
+    beside = Path(f"{path}.json")
+    if not beside.is_file():
+        return EmbeddingSpec(dimension=1)  # no file says it, and nobody asks
+    try:
+        said = json.loads(beside.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"is no JSON ({error})", str(beside), 'write e.g. {"colour": "bgr"}') from error
+    if not isinstance(said, dict) or not said.keys() <= {"colour", "mean", "scale"}:
+        raise UserError("says something else", str(beside), "write colour, mean and scale, or some of them")
+    try:
+        return EmbeddingSpec(dimension=1, **said)
+    except UserError as error:
+        raise UserError(error.what, str(beside), error.remedy) from error
+
+
 def _onnx_encoder(path: str) -> Encode:
     try:
         import onnxruntime
@@ -86,7 +112,7 @@ def _onnx_encoder(path: str) -> Encode:
         raise UserError(f"cannot be read ({reason})", path, "give an ONNX embedder of faces") from error
     inputs, outputs = session.get_inputs(), session.get_outputs()
     name, shape = inputs[0].name, list(inputs[0].shape)
-    one_at_a_time = shape[0] == 1
+    one_at_a_time, spec = shape[0] == 1, onnx_input(path)
     if len(inputs) != 1 or len(outputs) != 1 or shape[1:] != [3, 112, 112]:
         raise UserError(
             f"maps {len(inputs)} inputs, the first {shape}, to {len(outputs)} outputs",
@@ -95,7 +121,8 @@ def _onnx_encoder(path: str) -> Encode:
         )
 
     def encode(images: Tensor, indices: Tensor) -> Tensor:  # noqa: ARG001
-        pixels = ((images.float() - 127.5) / 127.5).contiguous().numpy()
+        ordered = images.flip(1) if spec.colour == "bgr" else images
+        pixels = ((ordered.float() - spec.mean) / spec.scale).contiguous().numpy()
         parts = np.split(pixels, len(pixels)) if one_at_a_time else [pixels]
         rows = np.concatenate([session.run(None, {name: part})[0] for part in parts])
         return torch.nn.functional.normalize(torch.from_numpy(rows).flatten(1))

@@ -1,6 +1,9 @@
 """Frozen encoders: unit rows from a model directory, an ONNX file or stored embeddings; clear refusals."""
 
+import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,10 +11,13 @@ import torch
 
 from tests.real_data import DATA, needs_data
 from topoface.cli import main
+from topoface.codes.encoders import encoder_digest
 from topoface.data import open_source
 from topoface.errors import UserError
+from topoface.evaluation.features import open_embed
 from topoface.models import build_model, load, save
 from topoface.models.encoder import open_encoder, write_embeddings
+from topoface.models.files import CALIBRATION
 
 FACES = "synthetic:?identities=3&images=3&seed=0"
 
@@ -101,3 +107,72 @@ def test_a_public_onnx_embedder_gives_unit_rows_that_tell_people_apart() -> None
     cosines = (rows := encode(images, torch.tensor(positions))) @ rows.T
     torch.testing.assert_close(cosines.diagonal(), torch.ones(4))
     assert min(cosines[0, 1], cosines[2, 3]) > cosines[:2, 2:].max()
+
+
+class _Network:
+    """Plays onnxruntime's session: keeps what it is fed."""
+
+    fed: np.ndarray
+
+    def get_inputs(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name="x", shape=["n", 3, 112, 112])]
+
+    def get_outputs(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name="y")]
+
+    def run(self, _: None, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        type(self).fed = inputs["x"]
+        return [inputs["x"].mean((2, 3))]
+
+
+@pytest.fixture
+def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    runtime = SimpleNamespace(SessionOptions=SimpleNamespace, InferenceSession=lambda *_, **__: _Network())
+    monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
+    (tmp_path / "net.onnx").write_bytes(b"weights")
+    return str(tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize(
+    ("said", "order", "mean", "scale"),
+    [
+        (None, [0, 1, 2], 127.5, 127.5),
+        ({}, [0, 1, 2], 127.5, 127.5),
+        ({"colour": "bgr"}, [2, 1, 0], 127.5, 127.5),
+        ({"mean": 0, "scale": 255.0}, [0, 1, 2], 0, 255),
+        ({"colour": "bgr", "mean": 104.0, "scale": 1}, [2, 1, 0], 104, 1),
+    ],
+)
+def test_an_onnx_embedder_is_fed_as_the_file_beside_it_says(
+    said: dict[str, object] | None, order: list[int], mean: float, scale: float, network: str
+) -> None:
+    if said is not None:
+        Path(f"{network}.json").write_text(json.dumps(said))
+    open_encoder(network, fingerprint="x")(faces(), torch.arange(9))
+    pixels = faces().numpy()[:, order].astype(np.float32)
+    np.testing.assert_allclose(_Network.fed, (pixels - np.float32(mean)) / np.float32(scale), rtol=1e-6)
+
+
+def test_how_it_is_fed_is_part_of_what_features_and_codes_remember(network: str) -> None:
+    def digests() -> tuple[str, str]:
+        return open_embed(network)[1], encoder_digest(network)
+
+    plain = digests()
+    Path(f"{network}.json").write_text('{"colour": "bgr"}')
+    assert all(one != other for one, other in zip(plain, digests(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "said", ["colour: bgr", "[1]", '{"color": "bgr"}', '{"colour": "grey"}', '{"scale": 0}', '{"mean": "x"}']
+)
+def test_a_file_that_says_something_else_is_refused_in_one_line(said: str, network: str) -> None:
+    Path(f"{network}.json").write_text(said)
+    with pytest.raises(UserError, match=r"net\.onnx\.json") as caught:
+        open_encoder(network, fingerprint="x")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_calibration_does_not_make_another_encoder_of_a_model(model: str) -> None:
+    plain = encoder_digest(model)
+    (Path(model) / CALIBRATION).write_text("{}")
+    assert encoder_digest(model) == plain

@@ -1,5 +1,6 @@
 """Which input contract fits a model: channel order and scale of the pixels."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -177,6 +178,9 @@ def examine_contract(
             if cold_share < 0.5
             else ""
         )
+    if network.path.endswith(".onnx") and len({*contract.mean}) == len({*contract.divisor}) == 1:
+        said = {"colour": contract.colour, "mean": contract.mean[0], "scale": contract.divisor[0]}
+        text += f". To feed it so, write {json.dumps(said)} to {network.path}.json"
     return contract, [Finding(check="contract", level="wrong", text=text, figures=figures)]
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from topoface.data.decode import FACE_SHAPE
 from topoface.errors import UserError, missing_extra
 from topoface.models import load
+from topoface.models.encoder import onnx_input
 
 Floats = NDArray[np.float32]
 Triple = tuple[float, float, float]
@@ -151,7 +152,7 @@ def _open_onnx(path: str) -> Network:
             rows.append(made.reshape(size, -1)[: len(part)])
         return np.concatenate(rows)
 
-    limits = []
+    limits, spec = [], onnx_input(path)
     if not first:
         limits.append(
             "takes channels last [n, 112, 112, 3]; topoface evaluate feeds channels first: export it with NCHW"
@@ -162,8 +163,10 @@ def _open_onnx(path: str) -> Network:
         )
     return Network(
         path=path,
-        declared=even(127.5, 127.5),
-        source="what topoface assumes of ONNX",
+        declared=even(spec.mean, spec.scale, spec.colour),
+        source=f"{Path(path).name}.json"
+        if Path(f"{path}.json").is_file()
+        else "what topoface assumes of ONNX",
         run=run,
         limits=tuple(limits),
     )
