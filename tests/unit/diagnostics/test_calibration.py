@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from topoface.diagnostics.calibration import BINS, mcnemar, mean_over, ranking, reliability, wilson
+from topoface.functional.bootstrap import percentile_interval
 from topoface.functional.draws import generator
 
 RANDOM = np.random.default_rng(5)
@@ -99,7 +100,7 @@ def test_the_mean_is_drawn_by_people() -> None:
         people = generator(0, "identity bootstrap", r).integers(60, size=60)
         drawn.append(np.concatenate([values[person == IDENTITIES] for person in people]).mean())
     assert mean_over(values, IDENTITIES) == pytest.approx(
-        (values.mean(), *np.quantile(drawn, [0.025, 0.975])), abs=1e-12
+        (values.mean(), *percentile_interval(np.array(drawn))), abs=1e-12
     )
 
 

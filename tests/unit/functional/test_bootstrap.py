@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tests.oracles import verification as oracle
 from topoface.functional import bootstrap
@@ -11,6 +12,7 @@ from topoface.functional.bootstrap import (
     paired_bootstrap,
     percentile_interval,
     towards,
+    unbiased,
 )
 from topoface.functional.draws import generator
 from topoface.functional.verification import DetectionCost
@@ -162,3 +164,36 @@ def test_replicates_without_one_kind_are_undefined_and_left_out_of_intervals():
 def test_wrong_identities_are_refused():
     with pytest.raises(ValueError, match=r"\[pairs, 2\]"):
         identity_bootstrap([0.1, 0.2], [1, 0], [1, 2])
+
+
+def test_an_interval_is_that_of_the_percentiles_moved_by_the_skewness():
+    rng = np.random.default_rng(0)
+    mirrored = np.concatenate([rng.normal(size=500), np.zeros(1)])
+    mirrored = np.concatenate([mirrored, -mirrored])
+    np.testing.assert_allclose(percentile_interval(mirrored), np.quantile(mirrored, [0.025, 0.975]))
+    for samples in (rng.exponential(size=3000), -rng.gamma(9, size=3000), np.exp(rng.normal(size=999))):
+        a = np.clip(stats.skew(samples) / 6, -0.15, 0.15)
+        z = stats.norm.ppf([0.025, 0.975])
+        expected = np.quantile(samples, stats.norm.cdf(z / (1 - a * z)))
+        np.testing.assert_allclose(percentile_interval(samples), expected, rtol=1e-12)
+        low, high = np.quantile(samples, [0.025, 0.975])
+        assert (expected[0] > low and expected[1] > high) == (a > 0)
+
+
+def test_the_interval_of_a_skewed_mean_holds_it_more_often_than_percentiles_do():
+    held = np.zeros(2)
+    for trial in range(1000):
+        rng = np.random.default_rng(trial)
+        values = rng.exponential(size=15)
+        means = values[rng.integers(0, 15, (800, 15))].mean(1)
+        low, high = percentile_interval(means)
+        plain = np.quantile(means, [0.025, 0.975])
+        held += [low <= 1 <= high, plain[0] <= 1 <= plain[1]]
+    assert held[0] > held[1]
+
+
+def test_replicates_of_a_lowest_cost_are_moved_by_twice_what_looking_for_it_takes_off():
+    drawn = np.array([0.5, 0.7, np.nan, 0.6])
+    np.testing.assert_allclose(unbiased(0.65, drawn), drawn + 0.1)
+    settled = np.array([0.62, 0.66, np.nan, 0.64])
+    np.testing.assert_allclose(unbiased(0.65, drawn, settled), settled + 0.01 + 0.05)
