@@ -73,6 +73,9 @@ def whitening(
         seed: of the orthonormal map.
         weights: ``[C]``, of each mean in center and covariance; equal if None.
         epsilon: see above.
+
+    Raises:
+        UserError: the means do not differ.
     """
     count, d = means.shape
     share = np.full(count, 1 / count) if weights is None else weights / weights.sum()
@@ -84,6 +87,12 @@ def whitening(
         covariance += (centered * share[part, None]).T @ centered
     spectrum, axes = np.linalg.eigh(covariance)
     spectrum, axes = spectrum[::-1].clip(min=0), axes[:, ::-1]
+    if spectrum[0] <= 1e-12 * float(center @ center):  # dividing by it would make rounding errors into people
+        raise UserError(
+            "are the same for all identities",
+            "code vectors",
+            "check the images and the encoder: it tells nobody apart",
+        )
     scales = (spectrum + epsilon * spectrum[0]) ** (-(alpha or 0) / 2)
     if d > dimension:
         matrix = axes[:, :dimension] * scales[:dimension]

@@ -257,3 +257,11 @@ def test_wiener_brings_rare_identities_nearer_to_their_true_direction() -> None:
     assert agreement(shrunk, 5) > agreement(means, 5)
     expected = np.sort(1 / noise**2)
     np.testing.assert_allclose(np.sort(found.gain), expected, rtol=0.25)
+
+
+@pytest.mark.parametrize("alpha", [None, 0.0, 0.25])
+@pytest.mark.parametrize("people", [1, 2, 7])
+def test_means_that_do_not_differ_are_refused_in_one_line(people: int, alpha: float | None) -> None:
+    row = np.random.default_rng(0).normal(size=5)
+    with pytest.raises(UserError, match=r"same for all identities.*tells nobody apart"):
+        whitening(np.tile(row, (people, 1)), 5, alpha=alpha)
