@@ -174,7 +174,7 @@ def test_the_memory_of_sampled_classes_is_as_computed(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_process_grows_by_the_memory_computed() -> None:
-    """As the system counts it, library buffers and fragments included."""
+    """As the system counts it, library buffers and fragments included; the least of three, as other work adds to it."""
     classes, rows, dimension = 100_000, 64, 128
     code = f"""
 import re
@@ -193,12 +193,17 @@ before = mebibytes("VmRSS")
 step(embeddings, labels)
 print(mebibytes("VmHWM") - before)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], check=True, timeout=120, capture_output=True, text=True
+    grown = min(
+        float(
+            subprocess.run(
+                [sys.executable, "-c", code], check=True, timeout=120, capture_output=True, text=True
+            ).stdout
+        )
+        for _ in range(3)
     )
     cost = head_cost("chunked", setting(identities=classes, batch=rows, dimension=dimension))
     computed = sum(cost.passing.values()) / 2**20
-    assert 0.8 < float(done.stdout) / computed < 1.3, (done.stdout, computed)
+    assert 0.8 < grown / computed < 1.3, (grown, computed)
 
 
 def test_the_blocks_are_those_of_the_softmax() -> None:
