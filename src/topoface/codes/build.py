@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from topoface.codes.encoders import STORED, encoder_digest, open_image_encoder
 from topoface.codes.encoding import class_sums
 from topoface.codes.folder import check_absent
-from topoface.codes.names import encoded, origin
+from topoface.codes.names import check_distinct, encoded, origin
 from topoface.codes.potential import Step, spread_out
 from topoface.codes.shape import choose_reed_solomon, choose_shape, message_length, parse_shape
-from topoface.codes.space import measure_space
+from topoface.codes.space import evenly, measure_space, measure_treatment
 from topoface.codes.statistics import ClassSums, analyse, wiener
 from topoface.codes.table import CodeTable, write_table
 from topoface.codes.tokenise import COUNTED, KINDS, Kind, counted_codes, tokenise
@@ -98,9 +98,12 @@ def build(source: Source, out: Path, settings: BuildSettings, show: Show = lambd
     """
     settings.check()
     check_absent(out)
-    _check_early(source, settings)
     names = source.names  # once: a source may make them anew each time
-    order = np.argsort(encoded(names), kind="stable")
+    uids = encoded(names)
+    order = np.argsort(uids, kind="stable")
+    check_distinct(uids[order], source.uri)
+    counts = np.bincount(source.labels, minlength=source.identities)
+    _check_early(source, settings, counts)
     arrays: dict[str, NDArray[Any]] = {}
     facts: dict[str, Any] = {
         "source": source.uri,
@@ -110,7 +113,6 @@ def build(source: Source, out: Path, settings: BuildSettings, show: Show = lambd
     if settings.encoder == RANDOM:
         dimension = settings.dimension or 512
         vectors = random_vectors(len(order), dimension, settings.seed)
-        arrays = {"images": np.bincount(source.labels, minlength=source.identities)[order]}
     else:
         seen = read_classes(source, settings, show, encoder=settings.encoder)
         dimension = settings.dimension or seen.sums.shape[1]
@@ -129,12 +131,12 @@ def build(source: Source, out: Path, settings: BuildSettings, show: Show = lambd
         facts["message"] = message_length(alphabets, len(order))
     if made.books is not None:
         facts["explained"] = _explained(vectors, made.codes, made.books, alphabets)
-    uids = [names[int(row)] for row in order]
+    arrays["images"] = counts[order]  # all there are, looked at or not: what the head will see of each
     return write_table(
         out,
         codes=made.codes,
         alphabets=alphabets,
-        uids=uids,
+        uids=[names[int(row)] for row in order],
         vectors=vectors,
         books=made.books,
         arrays=arrays,
@@ -175,8 +177,10 @@ def code_vectors(
             seed=settings.seed,
             progress=lambda done, total: show("epochs", done, total),
         )
-    arrays |= {"center": turn.center, "matrix": turn.matrix, "images": counts}
+    arrays |= {"center": turn.center, "matrix": turn.matrix}
+    some = evenly(len(order))
     facts = {
+        "treatment": measure_treatment(seen.means(order[some]), vectors[some])._asdict(),
         "encoder_sha256": encoder_digest(settings.encoder),
         "encoder_dimension": seen.sums.shape[1],
         "images": int(counts.sum()),
@@ -206,15 +210,14 @@ def read_classes(
     )
 
 
-def _check_early(source: Source, settings: BuildSettings) -> None:
-    """Tell mistakes before the images are read, which may take hours."""
+def _check_early(source: Source, settings: BuildSettings, counts: NDArray[np.int64]) -> None:
+    """Tell mistakes before the images, ``counts [identities]`` of each, are read, which may take hours."""
     dimension = settings.dimension or 2
     check_alpha(settings.alpha, source.identities, dimension)
     alphabets = _shape(settings, source.identities, dimension)
     if settings.kind in COUNTED:
         message = message_length(alphabets, source.identities)
         counted_codes(np.arange(0), alphabets, kind=settings.kind, seed=0, message=message)
-    counts = np.bincount(source.labels, minlength=source.identities)
     if not counts.all():
         name = source.names[int(counts.argmin())]
         raise UserError(f"identity {name!r} has no image", source.uri, "remove it, or give it one")

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from topoface.codes.table import CodeTable
 
+MOST_LISTED = 8
 _KIND_TEXTS = {
     "rq": "residual quantisation: a token means the same under every prefix",
     "aligned": "balanced tree, labels matched to one code book a level",
@@ -32,10 +33,10 @@ def describe(table: CodeTable) -> list[tuple[str, str]]:
             f"{codes:,} codes, {codes / table.num_identities:.3g} for each identity",
         ),
         ("tokeniser", f"{kind}, {_KIND_TEXTS[kind]}" if kind in _KIND_TEXTS else kind),
-        ("tokens unused", ", ".join(f"{(use == 0).sum()} of {len(use)}" for use in token_use(table))),
+        ("tokens unused", _listed([f"{(use == 0).sum()} of {len(use)}" for use in token_use(table)])),
         (
             "most frequent",
-            ", ".join(f"{use.max() / use.mean():.2f}" for use in token_use(table)) + " times the mean",
+            _listed([f"{use.max() / use.mean():.2f}" for use in token_use(table)]) + " times the mean",
         ),
     ]
     if table.vectors is not None:
@@ -58,10 +59,16 @@ def describe(table: CodeTable) -> list[tuple[str, str]]:
                 f"{space['effective_rank']:.0f}, {space['duplicates']} duplicates",
             )
         )
+    if "treatment" in meta:
+        kept, travel = meta["treatment"]["kept_neighbours"], meta["treatment"]["travel"]
+        turned = "" if travel is None else f", turned by {math.degrees(travel):.0f} degrees on average"
+        lines.append(
+            ("beside the means", f"{kept:.0%} of the ten nearest are those of the encoder's means{turned}")
+        )
     if meta.get("kappa") is not None:
         lines.append(("kappa", f"{meta['kappa']:.2f} images until a mean is half signal"))
     if "explained" in meta:
-        shares = ", ".join(f"{share:.0%}" for share in meta["explained"])
+        shares = _listed([f"{share:.0%}" for share in meta["explained"]])
         lines.append(("books", f"the first tokens tell {shares} of the vectors' variance"))
     return lines
 
@@ -76,6 +83,12 @@ def shape_text(alphabets: tuple[int, ...]) -> str:
 def token_use(table: CodeTable) -> list[NDArray[np.int64]]:
     """Identities ``[K_j]`` of each token, for each position."""
     return [np.bincount(table.codes[:, j], minlength=k) for j, k in enumerate(table.alphabets)]
+
+
+def _listed(texts: list[str]) -> str:
+    """One for each position; of many, those at both ends."""
+    shown = texts if len(texts) <= MOST_LISTED else [*texts[:4], "..", *texts[-2:]]
+    return ", ".join(shown)
 
 
 def _images(meta: object) -> str:

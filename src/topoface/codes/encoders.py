@@ -35,9 +35,11 @@ def encoder_digest(path: str) -> str:
     """SHA-256 over the encoder's file, or the files of its folder, 64 hex digits: codes remember whose they are.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: it is not there, or cannot be read.
     """
     place = Path(path)
+    if not place.exists():
+        raise UserError("does not exist", path, "say where the encoder lies now: --encoder PATH")
     if place.is_file():
         beside = place.with_name(f"{place.name}.json")  # how an ONNX embedder is fed
         files = [place, beside] if beside.is_file() else [place]
@@ -69,12 +71,16 @@ def _clip(path: str) -> Encode:
     except ImportError:
         raise missing_extra("transformers", "clip", path) from None
     try:
-        tower = CLIPVisionModelWithProjection.from_pretrained(path, local_files_only=True)
+        tower, loaded = CLIPVisionModelWithProjection.from_pretrained(
+            path, local_files_only=True, output_loading_info=True
+        )
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"cannot be read ({reason})", path, "give a folder with a whole CLIP model"
         ) from error
+    if missing := sorted(loaded["missing_keys"]):  # transformers would draw them at random
+        raise UserError(f"lacks {missing[0]}", path, "give a folder with a whole CLIP model")
     tower = tower.eval().requires_grad_(False)
     mean, scale = (torch.tensor(values).view(3, 1, 1) for values in (_CLIP_MEAN, _CLIP_SCALE))
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from topoface.codes.build import RANDOM, BuildSettings, Show, read_classes
 from topoface.codes.encoders import STORED, encoder_digest
 from topoface.codes.folder import check_absent
-from topoface.codes.insertion import codes_for
+from topoface.codes.insertion import check_capacity, codes_for
 from topoface.codes.names import encoded, numbered, origin
 from topoface.codes.space import measure_space
 from topoface.codes.statistics import Shrinkage
@@ -20,6 +20,7 @@ from topoface.data.source import Source
 from topoface.errors import UserError
 
 _FILTER = tuple(f"shrink_{field.name}" for field in fields(Shrinkage))
+_OF_THE_OLD = ("explained", "treatment")
 _KEPT = ("center", "matrix", *_FILTER)
 
 
@@ -52,9 +53,10 @@ def extend(
     new = np.array([name not in known for name in names])
     if not new.any():
         raise UserError(f"has no identity that {table.path} lacks", source.uri, "there is nothing to insert")
+    check_capacity(table, int(new.sum()))  # before the images are read, which may take hours
     labels = np.flatnonzero(new)
     labels = labels[np.argsort(encoded([names[int(label)] for label in labels]), kind="stable")]
-    vectors, counts = _vectors(table, source, labels, new, encoder, show)
+    vectors, looked_at = _vectors(table, source, labels, new, encoder, show)
     codes = codes_for(table, vectors, progress=lambda done, total: show("identities", done, total))
     arrays: dict[str, NDArray[Any]] = {
         name: table.folder.array(name) for name in _KEPT if name in table.folder
@@ -62,13 +64,14 @@ def extend(
     uids = [*table.uids, *(names[int(label)] for label in labels)]
     order = np.argsort(encoded(uids), kind="stable")
     if "images" in table.folder:
+        counts = np.bincount(source.labels, minlength=source.identities)[labels]
         arrays["images"] = np.concatenate([table.folder.array("images"), counts])[order]
     old = table.unit_vectors(np.arange(table.num_identities))
     whole = np.concatenate([old, vectors])[order]
-    facts = {name: value for name, value in table.meta.items() if name != "explained"}  # of the old ones
+    facts = {name: value for name, value in table.meta.items() if name not in _OF_THE_OLD}
     facts |= {"space": measure_space(whole)._asdict(), "inserted": len(labels), "inserted_from": source.uri}
     if "images" in facts:
-        facts["images"] += int(counts.sum())
+        facts["images"] += looked_at
     return write_table(
         out,
         codes=np.concatenate([table.codes, codes])[order],
@@ -88,8 +91,8 @@ def _vectors(
     new: NDArray[np.bool_],
     encoder: str | None,
     show: Show,
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Code vectors ``[n, D]`` of labels ``[n]``, and how many images each was made from."""
+) -> tuple[NDArray[np.float32], int]:
+    """Code vectors ``[n, D]`` of labels ``[n]``, and how many images were looked at for them."""
     settings = BuildSettings(
         **{field.name: table.meta[field.name] for field in fields(BuildSettings) if field.name in table.meta}
     )
@@ -97,7 +100,7 @@ def _vectors(
     if settings.encoder == RANDOM:
         total = table.num_identities + len(labels)
         vectors = random_vectors(total, int(table.meta["dimension"]), settings.seed)[table.num_identities :]
-        return vectors, np.bincount(source.labels, minlength=source.identities)[labels]
+        return vectors, 0
     if not encoder.endswith(STORED) and encoder_digest(encoder) != table.meta["encoder_sha256"]:
         raise UserError(f"is not the encoder that {table.path} was made with", encoder, "give that one")
     seen = read_classes(source, settings, show, encoder=encoder, only=new)
@@ -121,4 +124,4 @@ def _vectors(
     turn = Transform(
         center=np.asarray(table.folder.array("center")), matrix=np.asarray(table.folder.array("matrix"))
     )
-    return turn(means), counts
+    return turn(means), int(counts.sum())

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,15 +54,19 @@ class Folder:
             raise UserError(f"cannot be read ({error})", str(file), REMEDY) from error
         return found
 
-    def verify(self) -> None:
-        """Read every file and compare it with its SHA-256.
+    def verify(self, *names: str) -> None:
+        """Read the arrays of these names, or all, and compare each file with its SHA-256.
 
         Raises:
-            UserError: one has changed since it was written.
+            UserError: one has changed since it was written, or cannot be read.
         """
-        for name, expected in self.files.items():
+        for name in [f"{name}.npy" for name in names] or self.files:
             file = self.path / name
-            if _sha256(file) != expected["sha256"]:
+            try:
+                found = _sha256(file)
+            except OSError as error:
+                raise UserError(f"cannot be read ({error.strerror})", str(file), REMEDY) from error
+            if found != self.files[name]["sha256"]:
                 raise UserError("has changed since it was written", str(file), REMEDY)
 
 
@@ -87,20 +93,17 @@ def write_folder(path: Path, arrays: Mapping[str, NDArray[Any]], facts: Mapping[
         UserError: the folder exists, or cannot be written; nothing is left behind then.
     """
     check_absent(path)
-    partial = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=path.name + ".partial-", dir=path.parent))
-        partial.chmod(0o755)
-        files = {f"{name}.npy": _write_array(partial / f"{name}.npy", each) for name, each in arrays.items()}
-        meta = {"version": VERSION, **facts, "digest": _digest(files), "files": files}
-        write_text(partial / META, json.dumps(meta, indent=1))
-        partial.rename(path)
+        with _partial(path) as partial:
+            files = {
+                f"{name}.npy": _write_array(partial / f"{name}.npy", each) for name, each in arrays.items()
+            }
+            meta = {"version": VERSION, **facts, "digest": _digest(files), "files": files}
+            write_text(partial / META, json.dumps(meta, indent=1))
+            partial.rename(path)
     except OSError as error:
         raise _unwritable(error, path) from error
-    finally:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
 
 
 def open_folder(path: Path) -> Folder:
@@ -133,6 +136,50 @@ def open_folder(path: Path) -> Folder:
             found = "is missing" if there is None else f"has {there:,} bytes instead of {size:,}"
             raise UserError(found, str(path / name), REMEDY)
     return Folder(path=path, files=files, digest=digest, facts=meta)
+
+
+@contextmanager
+def _partial(path: Path) -> Iterator[Path]:
+    """An empty folder beside the name, ours alone, and gone afterwards if it has not been renamed.
+
+    Its lock goes with the process: what a kill has left behind nobody holds, and the next one clears it away.
+    """
+    partial = path.with_name(path.name + ".partial")
+    partial.mkdir(exist_ok=True)
+    with _lock(partial, path):
+        try:
+            for left in partial.iterdir():
+                left.unlink()
+            yield partial
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _lock(folder: Path, path: Path) -> Iterator[None]:
+    """Hold the folder, where the system knows such locks.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                "is being written by another process", str(path), "wait for it, or name another folder"
+            ) from None
+        except OSError:
+            pass  # some network file systems have none
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _unwritable(error: OSError, path: Path) -> UserError:

@@ -24,6 +24,23 @@ class _Children:
     otherwise: Rows
 
 
+def check_capacity(table: CodeTable, more: int) -> None:
+    """Refuse more new identities than the code space has room for.
+
+    Raises:
+        UserError: it has not.
+    """
+    most = math.prod(table.alphabets)
+    if table.meta.get("kind") == "rs":
+        most = table.alphabets[0] ** int(table.meta["message"])
+    total = table.num_identities + more
+    if total > most:
+        what = f"code space is full: {total:,} identities for {most:,} codes"
+        raise UserError(
+            what, str(table.path), "build codes with a greater length or more tokens, for a new run"
+        )
+
+
 def codes_for(
     table: CodeTable, vectors: NDArray[np.float32], *, progress: Progress | None = None
 ) -> NDArray[np.integer]:
@@ -40,19 +57,11 @@ def codes_for(
     Raises:
         UserError: the code space has no room for all.
     """
-    total = table.num_identities + len(vectors)
-    kind, seed = table.meta.get("kind", "arbitrary"), int(table.meta.get("seed", 0))
-    message, most = 1, math.prod(table.alphabets)
-    if kind == "rs":
-        message = int(table.meta["message"])
-        most = table.alphabets[0] ** message
-    if total > most:
-        what = f"code space is full: {total:,} identities for {most:,} codes"
-        raise UserError(
-            what, str(table.path), "build codes with a greater length or more tokens, for a new run"
-        )
+    check_capacity(table, len(vectors))
+    kind = table.meta.get("kind", "arbitrary")
     if kind in COUNTED:
-        rows = np.arange(table.num_identities, total)
+        rows = np.arange(table.num_identities, table.num_identities + len(vectors))
+        seed, message = int(table.meta.get("seed", 0)), int(table.meta.get("message", 1))
         return counted_codes(rows, table.alphabets, kind=kind, seed=seed, message=message)
     walk = _Walk(table)
     packed = np.empty(len(vectors), np.uint64)

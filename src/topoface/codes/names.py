@@ -6,6 +6,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from topoface.errors import UserError
+
 
 class Named(Protocol):
     """A source of faces, as far as its names go."""
@@ -24,6 +26,23 @@ def encoded(names: Sequence[str]) -> NDArray[np.bytes_]:
     """Uids as bytes of one width ``[n]``, whose order is the bytewise one."""
     stored: NDArray[np.bytes_] = np.array([name.encode("utf-8", "surrogateescape") for name in names], "S")
     return stored
+
+
+def decoded(uid: bytes) -> str:
+    """The reverse of `encoded`, of one."""
+    return uid.decode("utf-8", "surrogateescape")
+
+
+def check_distinct(stored: NDArray[np.bytes_], where: str) -> None:
+    """Refuse uids ``[n]``, in their order, of which two are the same.
+
+    Raises:
+        UserError: two are.
+    """
+    twice = np.flatnonzero(stored[1:] == stored[:-1])
+    if len(twice):
+        name = decoded(bytes(stored[twice[0]]))
+        raise UserError(f"two identities are named {name!r}", where, "rename one")
 
 
 def origin(source: Named) -> Named:

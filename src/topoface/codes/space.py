@@ -6,8 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topoface.codes.potential import least_potential, potential
+from topoface.codes.vectors import unit
 
 SAMPLED = 4096
+NEIGHBOURS = 10
 DUPLICATE = 0.9999
 
 
@@ -33,11 +35,14 @@ class Space(NamedTuple):
     duplicates: int
 
 
+def evenly(count: int) -> NDArray[np.int64]:
+    """At most 4,096 of so many, evenly spread."""
+    return np.linspace(0, count - 1, min(count, SAMPLED)).astype(np.int64)
+
+
 def measure_space(vectors: NDArray[np.floating]) -> Space:
     """The figures of unit vectors ``[C, D]``, two or more."""
-    rows = vectors[np.linspace(0, len(vectors) - 1, min(len(vectors), SAMPLED)).astype(np.int64)].astype(
-        np.float64
-    )
+    rows = vectors[evenly(len(vectors))].astype(np.float64)
     cosines = rows @ rows.T
     pairs = cosines[np.triu_indices(len(rows), 1)]
     np.fill_diagonal(cosines, -1)
@@ -53,3 +58,34 @@ def measure_space(vectors: NDArray[np.floating]) -> Space:
         effective_rank=float(np.exp(-(share * np.log(share)).sum())),
         duplicates=int((nearest > DUPLICATE).sum()),
     )
+
+
+class Treatment(NamedTuple):
+    """What became of the encoder's class means on the way to code vectors.
+
+    Attributes:
+        kept_neighbours: share of the ten nearest of each that were among its ten nearest before.
+        travel: angle between before and after in radians, on average; None where the dimensions differ.
+    """
+
+    kept_neighbours: float
+    travel: float | None
+
+
+def measure_treatment(means: NDArray[np.floating], vectors: NDArray[np.floating]) -> Treatment:
+    """Class means ``[n, d]`` of any length beside the unit vectors ``[n, D]`` made of them, two or more."""
+    before, after = unit(means.astype(np.float64)), vectors.astype(np.float64)
+    count = min(NEIGHBOURS, len(before) - 1)
+    one, other = _nearest(before, count), _nearest(after, count)
+    same = (one[:, :, None] == other[:, None]).sum()
+    travel = None
+    if before.shape == after.shape:
+        travel = float(np.arccos(np.clip((before * after).sum(1), -1, 1)).mean())
+    return Treatment(kept_neighbours=float(same / one.size), travel=travel)
+
+
+def _nearest(rows: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """The ``count`` nearest others ``[n, count]`` of each unit row."""
+    cosines = rows @ rows.T
+    np.fill_diagonal(cosines, -np.inf)
+    return np.argpartition(-cosines, count - 1, axis=1)[:, :count]

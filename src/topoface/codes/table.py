@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topoface.codes.folder import META, REMEDY, Folder, open_folder, write_folder
-from topoface.codes.names import encoded
+from topoface.codes.names import check_distinct, decoded, encoded
 from topoface.codes.packing import Tokens, check_alphabets, pack, token_type
 from topoface.errors import UserError
 
@@ -35,7 +35,7 @@ class Uids(Sequence[str]):
     def __getitem__(self, i: int | slice) -> "str | Uids":
         if isinstance(i, slice):
             return Uids(self.stored[i])
-        return bytes(self.stored[i]).decode("utf-8", "surrogateescape")
+        return decoded(bytes(self.stored[i]))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -172,9 +172,7 @@ def write_table(
         order = np.argsort(names, kind="stable")
         names, codes = names[order], codes[order]
         vectors = None if vectors is None else vectors[order]
-    twice = np.flatnonzero(names[1:] == names[:-1])
-    if len(twice):
-        raise UserError(f"two identities are named {Uids(names)[int(twice[0])]!r}", str(folder), "rename one")
+    check_distinct(names, str(folder))
     packed, owners = _sorted_codes(codes, alphabets, str(folder))
     contents: dict[str, NDArray[Any]] = {
         "codes": codes.astype(token_type(alphabets)),

@@ -77,7 +77,8 @@ class LabelCodes(nn.Module):
         vectors: whether code vectors are.
 
     Raises:
-        UserError: there is no table, it has no code vectors though they are wanted, or they are not of D numbers.
+        UserError: there is no table, its codes have changed since they were made, it has no code vectors though they are wanted, or they
+            are not of D numbers.
     """
 
     def __init__(
@@ -89,6 +90,10 @@ class LabelCodes(nn.Module):
         except UserError as error:
             what = f"is {table!r}; {error.where} {error.what}"
             raise UserError(what, "table", "make it with: topoface codes build") from error
+        try:
+            self.table.folder.verify("codes", "uids")  # a byte in them is a mislabelled identity
+        except UserError as error:
+            raise UserError(f"is {table!r}; {error.where} {error.what}", "table", error.remedy) from error
         self.num_classes, self._tokens, self._vectors = num_classes, tokens, vectors
         if vectors and self.table.vectors is None:
             raise UserError(f"is {table!r}, which has no code vectors", "table", "build it from embeddings")

@@ -255,11 +255,14 @@ def test_clip_sees_large_images_in_its_own_colours(tmp_path: Path, monkeypatch: 
 
     class Loader:
         @staticmethod
-        def from_pretrained(path: str, *, local_files_only: bool) -> Tower:
+        def from_pretrained(
+            path: str, *, local_files_only: bool, output_loading_info: bool
+        ) -> tuple[Tower, dict[str, list[str]]]:
             assert local_files_only
+            assert output_loading_info
             if "broken" in path:
                 raise OSError("no file named model.safetensors")
-            return Tower()
+            return Tower(), {"missing_keys": ["visual_projection.weight"] if "part" in path else []}
 
     monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(CLIPVisionModelWithProjection=Loader))
     encode = open_image_encoder(clip_folder(tmp_path), fingerprint="")
@@ -269,7 +272,10 @@ def test_clip_sees_large_images_in_its_own_colours(tmp_path: Path, monkeypatch: 
     )
     rows = encode(grey, torch.arange(2))
     torch.testing.assert_close(rows[0], torch.nn.functional.normalize(expected, dim=0), atol=1e-5, rtol=0)
-    (tmp_path / "clip").rename(tmp_path / "broken")
+    (tmp_path / "clip").rename(tmp_path / "part")
+    with pytest.raises(UserError, match=r"lacks visual_projection\.weight"):
+        open_image_encoder(str(tmp_path / "part"), fingerprint="")
+    (tmp_path / "part").rename(tmp_path / "broken")
     with pytest.raises(UserError, match="no file named"):
         open_image_encoder(str(tmp_path / "broken"), fingerprint="")
 
