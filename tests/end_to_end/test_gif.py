@@ -13,6 +13,7 @@ from PIL import Image
 
 from topoface.cli import main
 from topoface.codes.table import open_table
+from topoface.data import open_source
 
 IDENTITIES, NEW = 80, 8
 MODEL = ["model.name=iresnet_tiny", "model.dimension=32"]
@@ -141,3 +142,24 @@ def test_people_who_come_later_get_codes_and_the_next_run_learns_them(
         *(bench.with_table("more"), "--quiet", "--run-dir", run),
     )
     assert (run / "model").is_dir()
+
+
+@pytest.mark.slow
+def test_labels_that_were_planted_wrong_are_doubted_first(bench: Bench) -> None:
+    faces, rng = bench.folder / "mislabelled", np.random.default_rng(0)
+    draw(faces, 0, IDENTITIES, 8)
+    for place in rng.choice(IDENTITIES * 8, IDENTITIES * 8 // 20, replace=False).tolist():  # one in twenty
+        who, image = divmod(place, 8)
+        other = (who + int(rng.integers(1, IDENTITIES))) % IDENTITIES
+        wrong = faces / f"person_{other:06d}" / f"{image}_of_{who}.jpg"
+        (faces / f"person_{who:06d}" / f"{image}.jpg").rename(wrong)
+    overrides = (f"data.train={faces}", bench.with_table("rq"))
+    run = bench.train("mislabelled_run", "gif_tokens_small", *overrides)
+    topoface("codes", "decode", run, "--out", run / "decoded")
+    source = open_source(str(faces))
+    total = sum("_of_" in source.describe(i) for i in range(len(source)))
+    lines = (run / "decoded/decoded_samples.csv").read_text().splitlines()[1:]
+    planted = ["_of_" in source.describe(int(line.split(",")[0])) for line in lines]
+    assert total == IDENTITIES * 8 // 20
+    assert sum(planted[:total]) > total / 3, "a twentieth by chance"
+    assert sum(planted) > 0.9 * total
