@@ -24,11 +24,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.oracles import released_templates as released
 
+from topoface.evaluation.all_pairs.counts import points_of_all_pairs
 from topoface.evaluation.features import Features
 from topoface.evaluation.figures import TEMPLATE_FARS
-from topoface.evaluation.pair_counts import points_of_all_pairs
-from topoface.evaluation.template_protocol import TemplateProtocol
-from topoface.evaluation.templates import judge_templates, template_vectors
+from topoface.evaluation.templates.judging import judge_templates, template_vectors
+from topoface.evaluation.templates.protocol import TemplateProtocol
 from topoface.functional.search import most_similar, prepare
 from topoface.functional.templates import pair_cosines
 from topoface.functional.verification import allowed_false_accepts

@@ -2,12 +2,12 @@
 
     python benchmarks/step.py [--steps 20] [--data URI] [--recipes NAME ...]
     python benchmarks/step.py --arcface-torch insightface/recognition/arcface_torch
-    python benchmarks/step.py --ranks 2 [--batch 256] [--model mobilefacenet]
+    python benchmarks/step.py --ranks 2 [--set model.name=mobilefacenet training.batch_size=256]
 
 The steps of all recipes take turns; a ratio is the median over the turns of CPU time beside the first recipe's, the loader's threads included.
 With --arcface-torch its head, margin, loss and network are read from that checkout and run in its loop on its own iresnet18 (a batch of 16), beside our
 recipe of the same network from the same weights, whose first loss must be the same. With --ranks a recipe runs on one process with one thread and on that
-many, by turns, and images are counted by the wall: it wants a quiet machine with a core for each.
+many, by turns, timed by the wall: it wants a quiet machine with a core for each.
 """
 
 import argparse
@@ -128,52 +128,28 @@ def beside_arcface_torch(checkout: Path, data: str, steps: int, folder: Path) ->
     print(f"\ntheir CPU time / ours: {ratio:.2f}; first losses {mine:.4f} and {other:.4f}")
 
 
-def ranks(count: int, recipe: str, data: str, steps: int, batch: int, model: str) -> None:
+def ranks(count: int, recipe: str, overrides: list[str], steps: int) -> None:
     """One process and several, by turns; each prints its median step."""
     seconds: dict[int, list[float]] = {1: [], count: []}
     for _ in range(3):
         for number in seconds:
-            command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={number}"]
-            mine = [
-                __file__,
-                "--one-rank",
-                "--steps",
-                str(steps),
-                "--data",
-                data,
-                "--recipes",
-                recipe,
-                "--batch",
-                str(batch),
-            ]
-            done = subprocess.run(
-                [sys.executable, *command, *mine], capture_output=True, text=True, check=False
-            )
+            launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={number}"]
+            step = [__file__, "--one-rank", "--steps", str(steps), "--recipes", recipe, "--set", *overrides]
+            command = [sys.executable, *launch, *step]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise SystemExit(done.stderr)
             seconds[number].append(float(done.stdout.split()[-1]))
-    rows = [[str(n), f"{1e3 * median(s):.0f}", f"{batch / median(s):,.0f}"] for n, s in seconds.items()]
-    table(
-        [f"{recipe}, {model}, batch {batch}: processes of one thread", "ms a step, wall", "images/s, wall"],
-        rows,
-    )
-    print(
-        f"\n{count} processes are {median(a / b for a, b in zip(*seconds.values(), strict=True)):.2f}x as fast as one"
-    )
+    rows = [[str(n), f"{1e3 * median(s):.0f}"] for n, s in seconds.items()]
+    table([f"{recipe} {' '.join(overrides)}: processes of one thread", "ms a step, wall"], rows)
+    ratio = median(one / many for one, many in zip(*seconds.values(), strict=True))
+    print(f"\n{count} processes are {ratio:.2f}x as fast as one")
 
 
-def one_rank(recipe: str, data: str, steps: int, batch: int, model: str, folder: Path) -> None:
+def one_rank(recipe: str, overrides: list[str], steps: int, folder: Path) -> None:
     """What torchrun starts for `ranks`."""
     with process_group(CPU):
-        way, times = (
-            Steps(
-                recipe,
-                [f"data.train={data}", f"training.batch_size={batch}", f"model.name={model}"],
-                steps + WARMUP,
-                folder,
-            ),
-            [],
-        )
+        way, times = Steps(recipe, overrides, steps + WARMUP, folder), []
         for _ in range(steps + WARMUP):
             start = time.perf_counter()
             way()
@@ -190,8 +166,9 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", default=RECIPES)
     parser.add_argument("--arcface-torch", type=Path, help="folder recognition/arcface_torch of a checkout")
     parser.add_argument("--ranks", type=int)
-    parser.add_argument("--batch", type=int, default=128, help="of all processes together, with --ranks")
-    parser.add_argument("--model", default="iresnet_compact", help="with --ranks")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="KEY=VALUE", help="over the recipe, with --ranks"
+    )
     parser.add_argument("--one-rank", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -199,10 +176,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if given.one_rank:
-            one_rank(given.recipes[0], given.data, given.steps, given.batch, given.model, folder)
+            one_rank(given.recipes[0], given.set, given.steps, folder)
         print(machine("numpy", "numba"))
         if given.ranks:
-            ranks(given.ranks, given.recipes[0], given.data, given.steps, given.batch, given.model)
+            overrides = [f"data.train={given.data}", *given.set]
+            ranks(given.ranks, given.recipes[0], overrides, given.steps)
         elif given.arcface_torch:
             beside_arcface_torch(given.arcface_torch, given.data, given.steps, folder)
         else:

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from topoface.errors import UserError
 from topoface.evaluation import compare
-from topoface.evaluation.report import ReportInput, write_report
+from topoface.evaluation.report.page import ReportInput, write_report
 from topoface.recipe.files import load_recipe
 from topoface.training import RunResult, train
 from topoface.training.judging import report_is_possible

@@ -6,7 +6,7 @@ import random
 import numpy as np
 
 from topoface.errors import UserError
-from topoface.evaluation.insightface_bin import parse_insightface_bin
+from topoface.evaluation.pairs.insightface_bin import parse_insightface_bin
 
 IMAGES = [bytes(range(i, i + 60)) for i in range(12)]
 SAME = [True, False] * 3

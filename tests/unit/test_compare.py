@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import topoface.evaluation.calibrated as calibrated
+import topoface.evaluation.calibration.judging as calibrated
 from tests.unit.evaluation.faces import embed, face, lfw_folder
 from topoface import cli
 from topoface.evaluation import open_protocol

@@ -11,9 +11,9 @@ from topoface.cli.output import image_progress, show_progress
 from topoface.cli.parsing import Commands
 
 if TYPE_CHECKING:
-    from topoface.evaluation.calibrated import Answer, Calibration
+    from topoface.evaluation.calibration.judging import Answer, Calibration
+    from topoface.evaluation.calibration.threshold import Threshold
     from topoface.evaluation.figures import Figure
-    from topoface.evaluation.threshold import Threshold
 
 MODEL = "a model directory, a .pt of arcface_torch, or an ONNX embedder"
 
@@ -51,10 +51,10 @@ def add(commands: Commands) -> None:
 
 def _calibrate(arguments: argparse.Namespace) -> int:
     from topoface.evaluation import open_protocol
-    from topoface.evaluation.calibrated import calibrate, open_unit_embed, require_options
-    from topoface.evaluation.calibration_file import write
+    from topoface.evaluation.calibration.files import write
+    from topoface.evaluation.calibration.judging import calibrate, open_unit_embed, require_options
+    from topoface.evaluation.calibration.known_pairs import known_pairs
     from topoface.evaluation.embedding import score_pairs
-    from topoface.evaluation.known_pairs import known_pairs
 
     protocol = open_protocol(arguments.protocol)
     # Before the images are embedded, which takes minutes.
@@ -78,8 +78,8 @@ def _calibrate(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from topoface.evaluation.calibrated import open_face, open_unit_embed, score_of
-    from topoface.evaluation.calibration_file import read, require_calibrated
+    from topoface.evaluation.calibration.files import read, require_calibrated
+    from topoface.evaluation.calibration.judging import open_face, open_unit_embed, score_of
 
     require_calibrated(arguments.model)  # before the model is read
     first, second = map(open_face, arguments.images)

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     import torch
 
     from topoface.evaluation import PairProtocol, Verification
-    from topoface.evaluation.all_pairs import AllPairs, LabelledSet
+    from topoface.evaluation.all_pairs.judging import AllPairs, LabelledSet
     from topoface.evaluation.embedding import Embed
     from topoface.evaluation.features import Features
-    from topoface.evaluation.group_figures import GroupJudgement
-    from topoface.evaluation.template_protocol import TemplateProtocol
-    from topoface.evaluation.template_results import TemplateVerification
+    from topoface.evaluation.groups.figures import GroupJudgement
+    from topoface.evaluation.templates.protocol import TemplateProtocol
+    from topoface.evaluation.templates.results import TemplateVerification
 
     Protocol = PairProtocol | TemplateProtocol | LabelledSet
     Result = Verification | TemplateVerification | AllPairs
@@ -130,7 +130,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 def _check_images(protocols: "Sequence[Protocol]", models: list[str]) -> None:
     """Say at once, and not after an hour of other protocols, that an image is missing."""
     from topoface.evaluation.features import STORED
-    from topoface.evaluation.template_protocol import TemplateProtocol
+    from topoface.evaluation.templates.protocol import TemplateProtocol
 
     if not all(model.endswith(STORED) for model in models):
         for protocol in protocols:
@@ -151,10 +151,10 @@ def _judge(
     model: str, protocol: "Protocol", arguments: argparse.Namespace, device: "torch.device"
 ) -> "Result":
     from topoface.evaluation import PairProtocol, verify
-    from topoface.evaluation.all_pairs import judge_all_pairs
-    from topoface.evaluation.manifests import is_manifest
-    from topoface.evaluation.template_protocol import TemplateProtocol
-    from topoface.evaluation.templates import judge_templates
+    from topoface.evaluation.all_pairs.judging import judge_all_pairs
+    from topoface.evaluation.manifests.reading import is_manifest
+    from topoface.evaluation.templates.judging import judge_templates
+    from topoface.evaluation.templates.protocol import TemplateProtocol
 
     with image_progress() as bar:
         show = partial(show_progress, bar, bar.add_task(protocol.name, total=None))
@@ -179,10 +179,10 @@ def _judge(
 
 def _open(uri: str) -> "Protocol":
     from topoface.evaluation import open_protocol
-    from topoface.evaluation.all_pairs import open_labelled
-    from topoface.evaluation.ijb import is_ijb, open_ijb
-    from topoface.evaluation.manifests import is_manifest, open_manifest
-    from topoface.evaluation.rfw import is_rfw, open_rfw
+    from topoface.evaluation.all_pairs.judging import open_labelled
+    from topoface.evaluation.manifests.reading import is_manifest, open_manifest
+    from topoface.evaluation.pairs.rfw import is_rfw, open_rfw
+    from topoface.evaluation.templates.ijb import is_ijb, open_ijb
 
     if uri.startswith(ALL_PAIRS):
         return open_labelled(uri.removeprefix(ALL_PAIRS))
@@ -223,7 +223,7 @@ def _features(
     show: Callable[[int, int], None],
 ) -> "Features":
     """Read from the file named as the model, or made by the model, or kept from before."""
-    from topoface.evaluation.all_pairs import LabelledSet
+    from topoface.evaluation.all_pairs.judging import LabelledSet
     from topoface.evaluation.features import STORED, model_features, read_features
 
     if model.endswith(STORED):
@@ -252,7 +252,7 @@ def _write_report(
     groups: "Mapping[str, Mapping[str, GroupJudgement]]",
 ) -> None:
     from topoface.evaluation import Verification
-    from topoface.evaluation.report import ModelEntry, ReportInput, write_report
+    from topoface.evaluation.report.page import ModelEntry, ReportInput, write_report
 
     entries = [
         ModelEntry(

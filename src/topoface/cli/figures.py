@@ -8,9 +8,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from topoface.evaluation import Verification
-    from topoface.evaluation.all_pairs import AllPairs
+    from topoface.evaluation.all_pairs.judging import AllPairs
     from topoface.evaluation.figures import Figure
-    from topoface.evaluation.template_results import TemplateVerification
+    from topoface.evaluation.templates.results import TemplateVerification
 
     Result = Verification | TemplateVerification | AllPairs
 
@@ -86,7 +86,7 @@ def _print_differences(console: "Console", judged: "Mapping[str, Sequence[Result
 
 def _minus(one: "Result", two: "Result") -> "dict[str, Figure]":
     from topoface.evaluation import Verification, compare
-    from topoface.evaluation.all_pairs import AllPairs
+    from topoface.evaluation.all_pairs.judging import AllPairs
 
     if isinstance(one, Verification) and isinstance(two, Verification):
         return compare(one, two)

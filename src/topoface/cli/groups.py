@@ -10,9 +10,9 @@ from topoface.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from topoface.evaluation.attributes import Groupings
     from topoface.evaluation.figures import Figure
-    from topoface.evaluation.group_figures import GroupedFigures, GroupJudgement, Rate
+    from topoface.evaluation.groups.attributes import Groupings
+    from topoface.evaluation.groups.figures import GroupedFigures, GroupJudgement, Rate
 
 RATES = {"fmr": "FMR", "fnmr": "FNMR"}
 
@@ -24,8 +24,8 @@ def group_protocols(protocols: Sequence[Any], attributes: Path | None) -> "dict[
         UserError: the attributes file cannot be used, or no protocol is a list of pairs.
     """
     from topoface.evaluation import PairProtocol
-    from topoface.evaluation.attributes import read_attributes
-    from topoface.evaluation.groups import groupings_of
+    from topoface.evaluation.groups.attributes import read_attributes
+    from topoface.evaluation.groups.judging import groupings_of
 
     table = read_attributes(attributes) if attributes else None
     pairs = [protocol for protocol in protocols if isinstance(protocol, PairProtocol)]
@@ -39,7 +39,7 @@ def judge_by_group(
     judged: Mapping[str, Sequence[Any]], groupings: "Mapping[str, Groupings]", bootstrap: int
 ) -> "dict[str, dict[str, GroupJudgement]]":
     """By model, then by protocol."""
-    from topoface.evaluation.groups import judge_groups
+    from topoface.evaluation.groups.judging import judge_groups
 
     return {
         model: {
@@ -73,7 +73,7 @@ def print_groups(groups: "Mapping[str, Mapping[str, GroupJudgement]]") -> None:
 def _print_attribute(console: "Console", title: str, attribute: "GroupedFigures", shown: int) -> None:
     from rich.table import Table
 
-    from topoface.evaluation.group_figures import spread_in_words
+    from topoface.evaluation.groups.figures import spread_in_words
 
     found = attribute.tables[shown]
     table = Table(title=f"{title}, by {attribute.name}: in %, one threshold for all", title_justify="left")

@@ -37,7 +37,7 @@ def add(commands: Commands) -> None:
 
 def _protocols(arguments: argparse.Namespace) -> int:
     from topoface.data import open_source
-    from topoface.evaluation.own_protocols import draw_protocols
+    from topoface.evaluation.manifests.drawing import draw_protocols
 
     record = draw_protocols(
         open_source(arguments.source),

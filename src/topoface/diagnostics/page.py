@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from topoface.errors import UserError, missing_extra
-from topoface.evaluation import plots
-from topoface.evaluation.report import TEMPLATES as REPORT_TEMPLATES
-from topoface.evaluation.report import versions
+from topoface.evaluation.report import plots
+from topoface.evaluation.report.page import TEMPLATES as REPORT_TEMPLATES
+from topoface.evaluation.report.page import versions
 from topoface.files import write_bytes, write_text
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from topoface.data.source import Source
 from topoface.errors import UserError
 from topoface.evaluation.images import Images, SourceImages
-from topoface.evaluation.protocol import PairProtocol
+from topoface.evaluation.pairs.protocol import PairProtocol
 from topoface.models.encoder import open_encoder
 
 Embed = Callable[[NDArray[np.uint8]], NDArray[Any]]

@@ -9,7 +9,7 @@ import torch
 
 from topoface.errors import UserError
 from topoface.evaluation import PairProtocol, Verification, open_protocol, verify
-from topoface.evaluation.report import ModelEntry, ReportInput, TopologySnapshot, write_report
+from topoface.evaluation.report.page import ModelEntry, ReportInput, TopologySnapshot, write_report
 from topoface.files import write_text
 from topoface.functional.alignment import structure_report
 from topoface.functional.distances import pixel_distances, pixel_squared_distances, squared_distances

@@ -16,7 +16,7 @@ import torch
 
 from topoface.errors import UserError, require
 from topoface.evaluation import Verification
-from topoface.evaluation.report import ModelEntry
+from topoface.evaluation.report.page import ModelEntry
 from topoface.files import write_text
 from topoface.functional.collectives import mean_over_ranks, world_size
 from topoface.recipe import Recipe

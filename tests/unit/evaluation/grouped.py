@@ -3,8 +3,8 @@
 import numpy as np
 
 from topoface.evaluation.embedding import PairScores
-from topoface.evaluation.protocol import build_protocol
-from topoface.evaluation.verification import judge
+from topoface.evaluation.pairs.protocol import build_protocol
+from topoface.evaluation.pairs.verification import judge
 
 
 class Named:

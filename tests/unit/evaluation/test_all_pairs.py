@@ -10,12 +10,12 @@ import pytest
 from tests.oracles import verification as oracle
 from topoface import cli
 from topoface.errors import UserError
-from topoface.evaluation import pair_counts as module
-from topoface.evaluation import pair_people as by_person
-from topoface.evaluation.all_pairs import LabelledSet, judge_all_pairs, open_labelled
+from topoface.evaluation.all_pairs import counts as module
+from topoface.evaluation.all_pairs import people as by_person
+from topoface.evaluation.all_pairs.counts import points_of_all_pairs
+from topoface.evaluation.all_pairs.judging import LabelledSet, judge_all_pairs, open_labelled
 from topoface.evaluation.features import Features
 from topoface.evaluation.figures import TEMPLATE_FARS
-from topoface.evaluation.pair_counts import points_of_all_pairs
 from topoface.functional.bootstrap import identity_bootstrap, percentile_interval
 
 FARS = (1.0, 0.5, 0.1, 0.01, 1e-3, 1e-6)  # for counting

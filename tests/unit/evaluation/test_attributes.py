@@ -6,7 +6,7 @@ import pytest
 from tests.unit.evaluation.grouped import protocol_of
 from topoface.errors import UserError
 from topoface.evaluation import open_protocol
-from topoface.evaluation.attributes import group_pairs, read_attributes
+from topoface.evaluation.groups.attributes import group_pairs, read_attributes
 
 NAMES = [f"set/{person}/{person}_{k}.jpg" for person in ("ann", "bea", "cid") for k in (1, 2)]
 PEOPLE = ["ann", "ann", "bea", "bea", "cid", "cid"]

@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 
 from topoface.errors import UserError
-from topoface.evaluation import pair_counts, pair_people
-from topoface.evaluation.all_pairs import LabelledSet, judge_all_pairs
-from topoface.evaluation.bookmark import Bookmark
+from topoface.evaluation.all_pairs import counts as pair_counts
+from topoface.evaluation.all_pairs import people as pair_people
+from topoface.evaluation.all_pairs.bookmark import Bookmark
+from topoface.evaluation.all_pairs.judging import LabelledSet, judge_all_pairs
 from topoface.evaluation.features import Features
 
 SET = """
 import numpy as np
-from topoface.evaluation import bookmark, pair_counts, pair_people
+from topoface.evaluation.all_pairs import bookmark
+from topoface.evaluation.all_pairs import counts as pair_counts
+from topoface.evaluation.all_pairs import people as pair_people
 pair_counts._TILE = pair_people._TILE = 16, 32
 bookmark.Bookmark.__init__.__kwdefaults__["every_s"] = 0.0
 """

@@ -7,8 +7,8 @@ import pytest
 
 from tests.unit.evaluation.test_threshold import as_protocol, planted
 from topoface.errors import UserError
-from topoface.evaluation.calibrated import Calibration, calibrate
-from topoface.evaluation.calibration_file import place_of, read, write
+from topoface.evaluation.calibration.files import place_of, read, write
+from topoface.evaluation.calibration.judging import Calibration, calibrate
 from topoface.models import build_model, load, save
 
 

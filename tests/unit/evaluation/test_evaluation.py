@@ -10,7 +10,7 @@ from tests.unit.evaluation.faces import embed, face, lfw_folder
 from topoface.errors import UserError
 from topoface.evaluation import compare, open_protocol, verify
 from topoface.evaluation.embedding import PairScores, score_pairs
-from topoface.evaluation.verification import judge
+from topoface.evaluation.pairs.verification import judge
 from topoface.functional.verification import kfold_accuracy, tar_at_far
 
 

@@ -11,11 +11,11 @@ from tests.unit.evaluation.grouped import crowd, judged, protocol_of
 from topoface.data.drawing.traits import Person, sample
 from topoface.errors import UserError
 from topoface.evaluation import open_protocol, verify
-from topoface.evaluation.attributes import group_pairs, read_attributes
-from topoface.evaluation.group_figures import spread_in_words
-from topoface.evaluation.groups import groupings_of, judge_groups
-from topoface.evaluation.report import ModelEntry, ReportInput, write_report
-from topoface.evaluation.verification import FARS
+from topoface.evaluation.groups.attributes import group_pairs, read_attributes
+from topoface.evaluation.groups.figures import spread_in_words
+from topoface.evaluation.groups.judging import groupings_of, judge_groups
+from topoface.evaluation.pairs.verification import FARS
+from topoface.evaluation.report.page import ModelEntry, ReportInput, write_report
 from topoface.functional.draws import generator
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from topoface.errors import UserError
-from topoface.evaluation.insightface_bin import parse_insightface_bin, read_insightface_bin
+from topoface.evaluation.pairs.insightface_bin import parse_insightface_bin, read_insightface_bin
 
 IMAGES = [bytes([i]) * (40 + i) for i in range(8)]
 SAME = [True, False, True, True]

@@ -12,9 +12,9 @@ from tests.unit.evaluation.faces import face, jpeg
 from topoface import cli
 from topoface.errors import UserError
 from topoface.evaluation.features import Features
-from topoface.evaluation.manifests import is_manifest, open_manifest
-from topoface.evaluation.template_results import FPIRS, RANKS
-from topoface.evaluation.templates import judge_templates
+from topoface.evaluation.manifests.reading import is_manifest, open_manifest
+from topoface.evaluation.templates.judging import judge_templates
+from topoface.evaluation.templates.results import FPIRS, RANKS
 from topoface.functional.draws import generator
 
 HEADER = "image,template,person,role"
@@ -59,7 +59,7 @@ def features_of(listed, roles, seed=1, noise=1.6, ties=False):
 
 
 def unit_vectors(features, protocol):
-    from topoface.evaluation.templates import template_vectors
+    from topoface.evaluation.templates.judging import template_vectors
 
     return template_vectors(features.rows, protocol, "norm")
 

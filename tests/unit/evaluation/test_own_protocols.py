@@ -12,9 +12,10 @@ from tests.unit.evaluation.faces import embed, jpeg
 from topoface import cli
 from topoface.data import open_source
 from topoface.errors import UserError
-from topoface.evaluation import open_protocol, own_protocols, verify
-from topoface.evaluation.manifests import open_manifest
-from topoface.evaluation.own_protocols import draw_protocols
+from topoface.evaluation import open_protocol, verify
+from topoface.evaluation.manifests import drawing
+from topoface.evaluation.manifests.drawing import draw_protocols
+from topoface.evaluation.manifests.reading import open_manifest
 
 SIZES = [1, 2, 7, 3, 1, 4, 12, 2, 5, 1, 3, 2, 6, 1, 2, 3, 40, 2]
 
@@ -87,12 +88,12 @@ def test_pairs_are_spread_over_people_as_evenly_as_images_allow():
     for _ in range(50):
         room = rng.integers(0, 30, 12)
         total = int(rng.integers(0, room.sum() + 1))
-        taken = own_protocols._spread(room, total, rng)
+        taken = drawing._spread(room, total, rng)
         assert taken.sum() == total
         assert (taken <= room).all()
         full = taken == room
         assert full.all() or taken.max() <= taken[~full].min() + 1
-    couples = [own_protocols._couple(k) for k in range(45)]
+    couples = [drawing._couple(k) for k in range(45)]
     assert couples == [(i, j) for j in range(10) for i in range(j)]
 
 

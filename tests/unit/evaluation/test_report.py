@@ -11,7 +11,7 @@ import pytest
 from tests.unit.evaluation.faces import embed, lfw_folder
 from topoface.errors import UserError
 from topoface.evaluation import open_protocol, verify
-from topoface.evaluation.report import ModelEntry, ReportInput, TopologySnapshot, write_report
+from topoface.evaluation.report.page import ModelEntry, ReportInput, TopologySnapshot, write_report
 
 SNAPSHOT = TopologySnapshot(
     label="before training",

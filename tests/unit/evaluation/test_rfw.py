@@ -11,8 +11,8 @@ from tests.unit.evaluation.faces import embed, face, jpeg
 from topoface import cli
 from topoface.errors import UserError
 from topoface.evaluation import verify
-from topoface.evaluation.groups import groupings_of, judge_groups
-from topoface.evaluation.rfw import RACES, is_rfw, open_rfw
+from topoface.evaluation.groups.judging import groupings_of, judge_groups
+from topoface.evaluation.pairs.rfw import RACES, is_rfw, open_rfw
 from topoface.functional import verification as exact
 
 POINTS = "38.2946 51.6963 73.5318 51.5014 56.0252 71.7366 41.5493 92.3655 70.7299 92.2041"

@@ -18,10 +18,10 @@ from topoface.evaluation import features as made
 from topoface.evaluation.alignment import align, similarity
 from topoface.evaluation.features import Features, compute_features, model_features, read_features
 from topoface.evaluation.figures import TEMPLATE_FARS
-from topoface.evaluation.ijb import is_ijb, open_ijb
 from topoface.evaluation.operating_points import points_at_fars
-from topoface.evaluation.template_results import FPIRS, RANKS
-from topoface.evaluation.templates import judge_templates
+from topoface.evaluation.templates.ijb import is_ijb, open_ijb
+from topoface.evaluation.templates.judging import judge_templates
+from topoface.evaluation.templates.results import FPIRS, RANKS
 from topoface.functional.verification import threshold_at_far
 
 
@@ -87,7 +87,7 @@ def test_every_figure_is_that_of_the_definitions(folder, weighting):
 def test_weightings_differ(folder):
     protocol = open_ijb(folder)
     features = drawn_features(len(protocol.images))
-    from topoface.evaluation.templates import template_vectors
+    from topoface.evaluation.templates.judging import template_vectors
 
     ways = [
         template_vectors(features.rows, protocol, w) for w in ("none", "norm", "detector", "detector+norm")

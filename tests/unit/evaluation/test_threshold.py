@@ -7,14 +7,14 @@ import pytest
 
 from tests.real_data import DATA, needs_data
 from topoface.errors import UserError
-from topoface.evaluation.calibration_section import calibration_section, reliability_plot
+from topoface.evaluation.calibration.known_pairs import KnownPairs, halves, known_pairs
+from topoface.evaluation.calibration.probability import quality
+from topoface.evaluation.calibration.threshold import choose, pairs_needed, require_resolution
 from topoface.evaluation.embedding import FAILED_GENUINE, FAILED_IMPOSTOR, PairScores
 from topoface.evaluation.images import EncodedImages
-from topoface.evaluation.known_pairs import KnownPairs, halves, known_pairs
-from topoface.evaluation.probability import quality
-from topoface.evaluation.protocol import PairProtocol, build_protocol
-from topoface.evaluation.threshold import choose, pairs_needed, require_resolution
-from topoface.evaluation.verification import judge
+from topoface.evaluation.pairs.protocol import PairProtocol, build_protocol
+from topoface.evaluation.pairs.verification import judge
+from topoface.evaluation.report.calibration import calibration_section, reliability_plot
 from topoface.functional.score_calibration import cllr, fit_logistic
 from topoface.functional.verification import tar_at_far, threshold_at_far
 

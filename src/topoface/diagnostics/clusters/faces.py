@@ -9,7 +9,7 @@ from topoface.diagnostics.clusters.measured import Clusters
 from topoface.diagnostics.page import Face
 from topoface.diagnostics.prediction import Floats, Integers, sample_name
 from topoface.evaluation.images import SourceImages
-from topoface.evaluation.report import jpeg_of
+from topoface.evaluation.report.page import jpeg_of
 from topoface.training.run import Run
 
 

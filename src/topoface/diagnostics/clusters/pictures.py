@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from topoface.diagnostics.clusters.identities import BINS, RANGE, SAME, Similar
 from topoface.diagnostics.prediction import Floats, Integers
-from topoface.evaluation.plots import COLOURS, INK, MUTED, legend_in_columns
+from topoface.evaluation.report.plots import COLOURS, INK, MUTED, legend_in_columns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

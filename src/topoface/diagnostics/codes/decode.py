@@ -21,7 +21,7 @@ from topoface.diagnostics.page import Face, Page, Section, Table, check_out, wri
 from topoface.diagnostics.prediction import Integers, sample_name
 from topoface.errors import UserError
 from topoface.evaluation.images import SourceImages
-from topoface.evaluation.report import jpeg_of
+from topoface.evaluation.report.page import jpeg_of
 from topoface.files import write_text
 from topoface.functional.draws import generator
 from topoface.heads.identity_code import IdentityCode

@@ -10,7 +10,7 @@ from topoface.diagnostics.page import Face, Section
 from topoface.diagnostics.prediction import Integers, sample_name
 from topoface.errors import UserError
 from topoface.evaluation.images import SourceImages
-from topoface.evaluation.report import jpeg_of
+from topoface.evaluation.report.page import jpeg_of
 from topoface.functional.draws import generator
 
 SHOWN = 9

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from topoface.diagnostics.codes.crowds import Crowd, Crowding
 from topoface.diagnostics.codes.measured import Pairs
 from topoface.diagnostics.prediction import Integers
-from topoface.evaluation.plots import COLOURS, INK, MUTED, legend_in_columns
+from topoface.evaluation.report.plots import COLOURS, INK, MUTED, legend_in_columns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,7 @@ from topoface.diagnostics.doctor.network import Contract, Network, even
 from topoface.diagnostics.doctor.report import Finding
 from topoface.diagnostics.doctor.separation import Gain, Weights, draw_weights, gain, separation
 from topoface.errors import UserError
-from topoface.evaluation.protocol import PairProtocol
+from topoface.evaluation.pairs.protocol import PairProtocol
 from topoface.functional.draws import generator
 from topoface.functional.verification import auc
 

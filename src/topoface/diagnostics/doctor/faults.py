@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from topoface.data.decode import Pixels
 from topoface.diagnostics.doctor.report import Finding, some
 from topoface.errors import UserError
-from topoface.evaluation.protocol import PairProtocol
+from topoface.evaluation.pairs.protocol import PairProtocol
 
 GREY_SPREAD = 8  # between the channels of a pixel; JPEG rounds
 DARK = 8

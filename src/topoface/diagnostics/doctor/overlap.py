@@ -13,7 +13,7 @@ from topoface.diagnostics.doctor.network import Contract, Network
 from topoface.diagnostics.doctor.report import Finding, some
 from topoface.errors import UserError
 from topoface.evaluation.images import Images, SourceImages
-from topoface.evaluation.protocol import PairProtocol
+from topoface.evaluation.pairs.protocol import PairProtocol
 from topoface.functional.search import most_similar, prepare
 
 Rows = NDArray[np.float32]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from topoface.diagnostics.doctor.faults import Looks
 from topoface.diagnostics.doctor.report import Finding, Level, some
-from topoface.evaluation.protocol import PairProtocol, linked
+from topoface.evaluation.pairs.protocol import PairProtocol, linked
 
 Integers = NDArray[np.int64]
 SMALL = 0.01  # a share of the pairs that hardly moves a figure

@@ -15,8 +15,8 @@ from topoface.diagnostics.doctor.network import Network
 from topoface.diagnostics.doctor.report import Finding
 from topoface.evaluation.embedding import score_pairs
 from topoface.evaluation.images import SourceImages
-from topoface.evaluation.protocol import PairProtocol, build_protocol
-from topoface.evaluation.verification import judge
+from topoface.evaluation.pairs.protocol import PairProtocol, build_protocol
+from topoface.evaluation.pairs.verification import judge
 from topoface.functional.draws import generator
 from topoface.functional.search import most_similar, prepare
 

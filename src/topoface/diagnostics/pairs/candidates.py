@@ -14,7 +14,7 @@ from topoface.diagnostics.pairs.sample import Measured, Sample
 from topoface.diagnostics.pairs.similarities import Integers, expected_above
 from topoface.diagnostics.prediction import embed_training_images, sample_name
 from topoface.evaluation.images import SourceImages
-from topoface.evaluation.report import jpeg_of
+from topoface.evaluation.report.page import jpeg_of
 from topoface.functional.directions import unit_rows
 from topoface.training.run import Run
 

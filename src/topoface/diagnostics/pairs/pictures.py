@@ -7,7 +7,7 @@ import numpy as np
 
 from topoface.diagnostics.pairs.sample import WHISKER, Measured
 from topoface.diagnostics.pairs.similarities import BINS, Counts, coarser, middles, quantile
-from topoface.evaluation.plots import COLOURS, INK, MUTED
+from topoface.evaluation.report.plots import COLOURS, INK, MUTED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -28,7 +28,7 @@ from topoface.diagnostics.topology.training_log import (
     read_log,
 )
 from topoface.errors import UserError
-from topoface.evaluation.plots import COLOURS, INK, MUTED, colour_of
+from topoface.evaluation.report.plots import COLOURS, INK, MUTED, colour_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from topoface.diagnostics.topology.barcodes import Barcode, Comparison, Floats
-from topoface.evaluation.plots import COLOURS, INK, MUTED
+from topoface.evaluation.report.plots import COLOURS, INK, MUTED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topoface.diagnostics.topology.structure import MEASURES, Measured
-from topoface.evaluation.plots import INK, MUTED, colour_of
+from topoface.evaluation.report.plots import INK, MUTED, colour_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

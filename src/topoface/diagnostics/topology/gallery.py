@@ -25,7 +25,7 @@ from topoface.diagnostics.prediction import (
 )
 from topoface.diagnostics.topology.gallery_faces import SEARCHED, compared_faces
 from topoface.errors import UserError
-from topoface.evaluation.plots import COLOURS, INK
+from topoface.evaluation.report.plots import COLOURS, INK
 from topoface.training.run import Run
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from topoface.diagnostics.prediction import (
     sample_name,
 )
 from topoface.evaluation.images import SourceImages
-from topoface.evaluation.report import jpeg_of
+from topoface.evaluation.report.page import jpeg_of
 from topoface.functional.directions import unit_rows
 from topoface.training.run import Run
 

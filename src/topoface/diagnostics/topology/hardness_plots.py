@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topoface.diagnostics.calibration import BINS, Bin
-from topoface.evaluation.plots import COLOURS, GRID, INK, MUTED, legend_in_columns
+from topoface.evaluation.report.plots import COLOURS, GRID, INK, MUTED, legend_in_columns
 from topoface.functional.mixture import MixtureFit
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from topoface.evaluation.plots import COLOURS, GRID, INK, MUTED
+from topoface.evaluation.report.plots import COLOURS, GRID, INK, MUTED
 from topoface.study.results import Comparison, reading, t_interval
 
 if TYPE_CHECKING:

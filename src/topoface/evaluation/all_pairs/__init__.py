@@ -1,0 +1,1 @@
+"""Every pair of one's own set, counted exactly in bounded memory."""

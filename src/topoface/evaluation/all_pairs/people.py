@@ -1,0 +1,229 @@
+"""Intervals over all pairs of a set: who is in the accepted pairs, counted in one more pass, and what drawing people anew changes.
+
+All pairs cannot be weighed in every replicate. But to first order the number of false accepts at a threshold changes with how
+often each person is drawn by the false accepts that he is in, less his share of all impostor pairs; the threshold follows along the ROC.
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topoface.evaluation.all_pairs.bookmark import Bookmark
+from topoface.evaluation.all_pairs.counts import EDGE, GRID, genuine_pairs, steps_of
+from topoface.functional.bootstrap import Floats, identity_counts
+from topoface.functional.compiled import compiled
+from topoface.functional.search import exact_cosines, exact_loop, product_error
+
+_TILE = 1024, 4096  # rows and columns of a product at least; a person is never cut
+_BLOCK = 1 << 22  # weights drawn together
+
+
+class AcceptedByPerson(NamedTuple):
+    """Pairs accepted at each threshold, by person.
+
+    Attributes:
+        genuine: ``[people, thresholds]``, pairs of each person.
+        impostor: ``[people, thresholds]``, pairs of each person with others.
+        squares: ``[thresholds]``, sum over all couples of people of the square of their accepted pairs.
+        products: ``[thresholds]``, sum over all couples of their accepted pairs times all of their pairs.
+    """
+
+    genuine: NDArray[np.int64]
+    impostor: NDArray[np.int64]
+    squares: Floats
+    products: Floats
+
+
+def accepted_by_person(
+    units: NDArray[np.float32],
+    people: NDArray[np.int32],
+    thresholds: NDArray[np.float64],
+    *,
+    bookmark: Bookmark | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> AcceptedByPerson:
+    """Count the pairs at or above each threshold for every person.
+
+    Args:
+        units: ``[n, D]``, unit rows.
+        people: ``[n]``, from 0 without gaps.
+        thresholds: from `counts.points_of_all_pairs`.
+        bookmark: as there.
+        progress: called with tiles done and tiles in all.
+    """
+    order = np.argsort(people, kind="stable")
+    units, people = units[order], people[order]
+    upward = np.argsort(thresholds, kind="stable")
+    bars = thresholds[upward]
+    ends = np.iinfo(np.int64)
+    lowest = np.rint((np.clip(bars, -2, 2) + EDGE) * GRID).astype(np.int64)
+    lowest[np.isinf(bars)] = np.where(bars[np.isinf(bars)] > 0, ends.max, ends.min)
+    size = np.bincount(people)
+    shape = len(size), len(bars)
+    found = AcceptedByPerson(
+        np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(len(bars)), np.zeros(len(bars))
+    )
+    tiles = list(_tiles(size))
+    first = bookmark.open("people", found._asdict()) if bookmark else 0
+    if not first:
+        for rows, columns in genuine_pairs(people):
+            steps = steps_of(exact_cosines(units, units, rows, columns))
+            for k, bar in enumerate(lowest):
+                found.genuine[:, k] += np.bincount(people[rows[steps >= bar]], minlength=len(size))
+    for done, (i, i_end, j, j_end) in enumerate(tiles[first:], start=first + 1):
+        product = units[i:i_end] @ units[j:j_end].T
+        _count(product, i, j, units, people, size, bars, lowest, found)
+        if bookmark:
+            bookmark.step("people", found._asdict(), done, len(tiles))
+        if progress:
+            progress(done, len(tiles))
+    back = np.argsort(upward)
+    genuine, impostor = found.genuine[:, back], found.impostor[:, back]
+    return AcceptedByPerson(genuine, impostor, found.squares[back], found.products[back])
+
+
+def drawn_tar(
+    accepted: AcceptedByPerson,
+    people: NDArray[np.int32],
+    genuine: NDArray[np.int64],
+    curve: tuple[NDArray[np.int64], Floats],
+    *,
+    replicates: int,
+    seed: int,
+) -> Floats:
+    """TAR in each replicate, ``[replicates, thresholds]``.
+
+    Args:
+        accepted: at the thresholds.
+        people: ``[n]``, of all images, from 0 without gaps.
+        genuine: ``[people]``, all genuine pairs of each person (more than of these images, where some failed).
+        curve: false accepts, ascending, and TAR there, for all that the threshold may move to.
+        replicates: how often the people are drawn.
+        seed: of the draws.
+    """
+    size = np.bincount(people).astype(np.float64)
+    meetings = size * (size.sum() - size)
+    false = accepted.impostor.sum(axis=0) / 2
+    share = false / (meetings.sum() / 2)
+    excess = accepted.impostor - share * meetings[:, None]
+    squares = (excess**2).sum(axis=0)
+    every = ((size**2).sum() ** 2 - (size**4).sum()) / 2
+    couples = accepted.squares - 2 * share * accepted.products + share**2 * every
+    # Moving with two people counts a couple twice where it should count once (see functional/bootstrap.py).
+    with np.errstate(invalid="ignore"):
+        part = np.sqrt(np.clip(np.maximum(squares - couples, couples) / squares, 0, 1))
+    excess *= np.where(squares > 0, part, 0.0)
+
+    plain = accepted.genuine.sum(axis=0) / genuine.sum()
+    at, level = np.log1p(curve[0].astype(np.float64)), curve[1]
+    tar = np.empty((replicates, len(false)))
+    step = max(1, _BLOCK // len(size))
+    for start in range(0, replicates, step):
+        block = range(start, min(start + step, replicates))
+        counts = identity_counts(len(size), block, seed)
+        place = np.log1p(np.clip(false - (counts - 1) @ excess, 0, None))
+        with np.errstate(invalid="ignore"):
+            own = (counts @ accepted.genuine) / (counts @ genuine)[:, None]
+        moved = own - plain + np.interp(place, at, level) - np.interp(np.log1p(false), at, level) + plain
+        tar[start : block.stop] = np.clip(moved, 0, 1)
+    return tar
+
+
+def _tiles(size: NDArray[np.int64]) -> Iterator[tuple[int, int, int, int]]:
+    """First and last row and column of every tile that holds pairs ``row < column``; each couple lies in one."""
+    ends = np.cumsum(size)
+    edges = []
+    for least in _TILE:
+        marks = np.unique(np.searchsorted(ends, np.arange(least, int(ends[-1]) + least, least)))
+        edges.append(np.unique(np.append(0, ends[np.minimum(marks, len(ends) - 1)])).tolist())
+    rows, columns = (list(pairwise(cuts)) for cuts in edges)
+    return ((i, i_end, j, j_end) for i, i_end in rows for j, j_end in columns if j_end > i)
+
+
+def _count(
+    product: NDArray[np.float32],
+    i: int,
+    j: int,
+    units: NDArray[np.float32],
+    people: NDArray[np.int32],
+    size: NDArray[np.int64],
+    bars: NDArray[np.float64],
+    lowest: NDArray[np.int64],
+    found: AcceptedByPerson,
+) -> None:
+    """Add the impostor pairs of a tile that are accepted at each bar (ascending; ``lowest`` in steps)."""
+    error = product_error(units.shape[1]) + 2.0**-22
+    loops = compiled(_count_loops, exact_loop)
+    if loops is not None:
+        loops(product, i, j, units, people, size, bars, lowest, error, EDGE, GRID, *found[1:])
+        return
+    rows, columns = product.shape
+    upper = np.arange(i, i + rows)[:, None] < np.arange(j, j + columns)
+    impostor = upper & (people[i : i + rows, None] != people[j : j + columns])
+    for k, bar in enumerate(bars):
+        row, column = np.nonzero(impostor & (product >= bar - error))
+        kept = steps_of(exact_cosines(units, units, row + i, column + j)) >= lowest[k]
+        couples, times = np.unique(
+            np.stack([people[row[kept] + i], people[column[kept] + j]]), axis=1, return_counts=True
+        )
+        for side in couples:
+            np.add.at(found.impostor[:, k], side, times)
+        found.squares[k] += float((times.astype(np.float64) ** 2).sum())
+        found.products[k] += float((times * size[couples[0]] * size[couples[1]]).sum())
+
+
+def _count_loops(
+    product: NDArray[np.float32],
+    i: int,
+    j: int,
+    units: NDArray[np.float32],
+    people: NDArray[np.int32],
+    size: NDArray[np.int64],
+    bars: NDArray[np.float64],
+    lowest: NDArray[np.int64],
+    error: float,
+    edge: float,
+    grid: int,
+    impostor: NDArray[np.int64],
+    squares: NDArray[np.float64],
+    products: NDArray[np.float64],
+) -> None:
+    """`_count` as loops to compile: row by row, with the counts of one person against those of the columns."""
+    rows, columns = product.shape
+    first = people[j]
+    met = np.zeros((people[j + columns - 1] - first + 1, len(bars)), np.int64)
+    floor = np.float32(bars[0] - error)
+    r = 0
+    while r < rows:
+        person, some = people[i + r], False
+        while r < rows and people[i + r] == person:
+            for c in range(max(0, i + r + 1 - j), columns):
+                value = product[r, c]
+                if value >= floor and people[j + c] != person:
+                    k = 0
+                    while k < len(bars) and value >= bars[k] + error:
+                        k += 1
+                    if k < len(bars) and value >= bars[k] - error:
+                        cosine = exact_loop(units[i + r], units[j + c])
+                        step = np.int64(np.floor((cosine + edge) * grid + 0.5))
+                        while k < len(bars) and step >= lowest[k]:
+                            k += 1
+                    if k > 0:
+                        met[people[j + c] - first, k - 1] += 1
+                        some = True
+            r += 1
+        if not some:
+            continue
+        for b in range(len(met)):
+            total = 0
+            for k in range(len(bars) - 1, -1, -1):
+                total += met[b, k]
+                met[b, k] = 0
+                if total > 0:
+                    impostor[person, k] += total
+                    impostor[first + b, k] += total
+                    squares[k] += float(total) * total
+                    products[k] += float(total) * size[person] * size[first + b]

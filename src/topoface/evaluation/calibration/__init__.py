@@ -1,0 +1,1 @@
+"""Thresholds for a false accept rate, and scores as probabilities."""

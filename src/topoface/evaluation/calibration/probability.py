@@ -1,0 +1,94 @@
+"""How far a line from scores to probabilities holds for people whom it was not fitted to."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from topoface.errors import UserError
+from topoface.evaluation.calibration.known_pairs import KnownPairs, halves
+from topoface.evaluation.figures import Figure
+from topoface.functional.score_calibration import (
+    Bins,
+    LogisticLine,
+    brier,
+    cllr,
+    error_if_calibrated,
+    fit_logistic,
+    pair_costs,
+    probability,
+    reliability,
+)
+from topoface.functional.threshold_interval import share_replicates
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Quality:
+    """How far probabilities hold for people whom the line was not fitted to.
+
+    Attributes:
+        before: calibration error where ``(1 + cosine) / 2`` is taken for the probability.
+        error: that of the fitted line.
+        expected: what 95 % of equally many pairs stay below if every probability holds.
+        cllr: cost of the log likelihood ratio in bits; 1 is worth nothing.
+        brier: mean squared distance to what is true.
+        bins: probability beside what is true.
+    """
+
+    before: float
+    error: float
+    expected: float
+    cllr: Figure
+    brier: Figure
+    bins: Bins
+
+
+def fit(pairs: KnownPairs, prior: float, *, where: str) -> LogisticLine:
+    """The line of all people.
+
+    Raises:
+        UserError: scores tell nothing.
+    """
+    try:
+        return fit_logistic(pairs.scores, pairs.same, prior)
+    except ValueError as error:
+        raise UserError(str(error), where, "check the model and the protocol") from error
+
+
+def quality(pairs: KnownPairs, prior: float, *, where: str, replicates: int = 1000, seed: int = 0) -> Quality:
+    """Probabilities of each half of the people from the line of the other half; errors as in `fit`, arguments as in
+    `topoface.evaluation.threshold.choose`.
+    """
+    half, _ = halves(pairs, seed, where)
+    used = half >= 0
+    ratio = np.zeros(len(half))
+    for k in (0, 1):
+        held = half == k
+        ratio[held] = fit(pairs.among(half == 1 - k), prior, where=where).log_ratio(pairs.scores[held])
+    ratio, tried = ratio[used], pairs.among(used)
+    chance = probability(ratio, prior)
+    bins = reliability(chance, tried.same, prior)
+    costs, squares = pair_costs(ratio, tried.same), (chance - tried.same) ** 2
+    drawn = share_replicates(
+        {
+            f"{name} {kind}": (values, tried.same == kind)
+            for name, values in (("cllr", costs), ("brier", squares))
+            for kind in (True, False)
+        },
+        tried.people,
+        replicates=replicates,
+        seed=seed,
+    )
+
+    def within(name: str, value: float, share: float) -> Figure:
+        if not drawn:
+            return Figure(value)
+        return Figure(value).within(share * drawn[f"{name} True"] + (1 - share) * drawn[f"{name} False"])
+
+    return Quality(
+        before=reliability((1 + tried.scores) / 2, tried.same, prior).error,
+        error=bins.error,
+        expected=error_if_calibrated(chance, tried.same, prior, seed=seed),
+        cllr=within("cllr", cllr(ratio, tried.same), 0.5),
+        brier=within("brier", brier(chance, tried.same, prior), prior),
+        bins=bins,
+    )

@@ -1,0 +1,1 @@
+"""Error rates by group of people or images."""

@@ -1,0 +1,1 @@
+"""Protocols as tables: drawn from one's own faces, shared, read again."""

@@ -1,0 +1,1 @@
+"""Templates (1:1) and searches (1:N): protocols, pooling, figures."""
