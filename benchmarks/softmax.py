@@ -4,7 +4,7 @@ python benchmarks/softmax.py [--classes N] [--sampled N] [--rounds N] [--arcface
 python benchmarks/softmax.py --largest 10000000
 
 Forward, backward and, where said, SGD with momentum and weight decay, from given embeddings (B = 256, D = 512, ArcFace 64, 0.5, one thread). The ways take
-turns; CPU seconds, medians. Extra memory: by how much a second step raises the resident memory at its peak. FOLDER is a checkout of insightface's
+turns; CPU seconds, medians. Extra memory: by how much a second step, in a process of its own, raises the resident memory at its peak. FOLDER is a checkout of insightface's
 recognition/arcface_torch, whose own head is then run on one process. With --largest only the fused head takes two steps, with D = 128.
 """
 
@@ -12,11 +12,13 @@ import argparse
 import importlib
 import resource
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -127,27 +129,47 @@ def arcface_torch(folder: Path, classes: int, rate: float, *, update: bool) -> S
     return step
 
 
-def compare(title: str, classes: int, ways: dict[str, Step], base: str, rounds: int) -> None:
-    print(f"\n{title}, {classes:,} identities")
-    extra, costs = {}, {}
+class Comparison(NamedTuple):
+    """Ways to take the same step, each made when its turn comes."""
+
+    title: str
+    classes: int
+    ways: dict[str, Callable[[], Step]]
+    base: str
+
+
+def compare(comparison: Comparison, extra: dict[str, str], rounds: int) -> None:
+    print(f"\n{comparison.title}, {comparison.classes:,} identities")
+    ways, costs = {name: make() for name, make in comparison.ways.items()}, {}
     for name, way in ways.items():
-        first, second = inputs(classes, 2)
+        first, second = inputs(comparison.classes, 2)
         way(first)
-        extra[name] = peak_growth(lambda way=way, second=second: way(second))  # type: ignore[misc]
-        costs[name] = timed(way, [first])
-    times = interleaved(ways, lambda count: inputs(classes, count), rounds, costs)
+        costs[name] = timed(way, [second])
+    times = interleaved(ways, lambda count: inputs(comparison.classes, count), rounds, costs)
     table(
-        ["", "CPU s a step", f"{base} / this", "extra MiB"],
+        ["", "CPU s a step", f"{comparison.base} / this", "extra MiB"],
         [
             [
                 name,
                 f"{statistics.median(times[name]):.3f}",
-                median_ratio(ratios(times[base], times[name])),
-                f"{extra[name]:,.0f}",
+                median_ratio(ratios(times[comparison.base], times[name])),
+                extra[name],
             ]
             for name in ways
         ],
     )
+
+
+def extra_memory(comparison: Comparison, name: str) -> float:
+    """MiB of a second step, in a process that has done nothing else: what others freed would hide it."""
+    way, (first, second) = comparison.ways[name](), inputs(comparison.classes, 2)
+    way(first)
+    return peak_growth(lambda: way(second))
+
+
+def in_its_own_process(number: int, name: str) -> str:
+    command = [sys.executable, *sys.argv, "--alone", str(number), name]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
 
 
 def well_trained() -> None:
@@ -204,40 +226,63 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--arcface-torch", type=Path)
     parser.add_argument("--largest", type=int, metavar="CLASSES")
+    parser.add_argument("--alone", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    print(machine("torch", "numpy", "numba"))
     if arguments.largest:
+        print(machine("torch", "numpy", "numba"))
         largest(arguments.largest)
         return
-    peer, few = arguments.arcface_torch, arguments.rounds
+    many, sampled, peer = arguments.classes, arguments.sampled, arguments.arcface_torch
 
-    def with_peer(ways: dict[str, Step], classes: int, rate: float, *, update: bool) -> dict[str, Step]:
-        if peer is not None:
-            ways["arcface_torch's own"] = arcface_torch(peer, classes, rate, update=update)
-        return ways
+    def theirs(classes: int, rate: float, *, update: bool) -> dict[str, Callable[[], Step]]:
+        make = partial(arcface_torch, peer, classes, rate, update=update)
+        return {} if peer is None else {"arcface_torch's own": make}
 
-    ways = {"obvious": obvious(arguments.classes, update=False)}
-    ways["ArcFace"] = ours(arguments.classes, update=False)
-    ways["ArcFace, bfloat16"] = ours(arguments.classes, update=False, products="bfloat16")
-    compare(
-        "Forward and backward",
-        arguments.classes,
-        with_peer(ways, arguments.classes, 1.0, update=False),
-        "obvious",
-        few,
-    )
-    ways = {"obvious": obvious(arguments.classes, update=True)}
-    ways["ArcFace"] = ours(arguments.classes, update=True)
-    ways["ArcFace, fused"] = ours(arguments.classes, update=True, fused=True)
-    ways["ArcFace, fused, bfloat16"] = ours(arguments.classes, update=True, fused=True, products="bfloat16")
-    compare("With SGD", arguments.classes, ways, "obvious", few)
-    ways = {"as released": sampled_as_released(arguments.sampled)}
-    ways["caught up"] = ours(arguments.sampled, update=True, rate=RATE)
-    ways["untouched"] = ours(arguments.sampled, update=True, rate=RATE, unsampled="untouched")
-    ways = with_peer(ways, arguments.sampled, RATE, update=True)
-    compare(f"Partial FC {RATE}, with SGD", arguments.sampled, ways, "as released", few)
+    comparisons = [
+        Comparison(
+            "Forward and backward",
+            many,
+            {
+                "obvious": partial(obvious, many, update=False),
+                "ArcFace": partial(ours, many, update=False),
+                "ArcFace, bfloat16": partial(ours, many, update=False, products="bfloat16"),
+                **theirs(many, 1.0, update=False),
+            },
+            "obvious",
+        ),
+        Comparison(
+            "With SGD",
+            many,
+            {
+                "obvious": partial(obvious, many, update=True),
+                "ArcFace": partial(ours, many, update=True),
+                "ArcFace, fused": partial(ours, many, update=True, fused=True),
+                "ArcFace, fused, bfloat16": partial(ours, many, update=True, fused=True, products="bfloat16"),
+            },
+            "obvious",
+        ),
+        Comparison(
+            f"Partial FC {RATE}, with SGD",
+            sampled,
+            {
+                "as released": partial(sampled_as_released, sampled),
+                "caught up": partial(ours, sampled, update=True, rate=RATE),
+                "untouched": partial(ours, sampled, update=True, rate=RATE, unsampled="untouched"),
+                **theirs(sampled, RATE, update=True),
+            },
+            "as released",
+        ),
+    ]
+    if arguments.alone:
+        number, name = arguments.alone
+        print(f"{extra_memory(comparisons[int(number)], name):,.0f}")
+        return
+    print(machine("torch", "numpy", "numba"))
+    for number, comparison in enumerate(comparisons):
+        extra = {name: in_its_own_process(number, name) for name in comparison.ways}
+        compare(comparison, extra, arguments.rounds)
     well_trained()
 
 

@@ -5,6 +5,7 @@ That is one product more than keeping them, and still faster: a block stays in t
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -28,9 +29,48 @@ _ELEMENTS = {
 }  # logits of a block: in the cache of a core; enough work for an accelerator
 
 
+@dataclass(frozen=True, kw_only=True)
+class DrawnRows:
+    """Some rows of a table of class centers, read a block at a time: no copy of them all is made.
+
+    Attributes:
+        table: ``[C, D]``, detached.
+        chosen: int64 ``[m]``, which rows.
+        stand_in: ``[m, D]`` without values of its own (:func:`stand_in_for`): gets the gradient of the rows.
+    """
+
+    table: Tensor
+    chosen: Tensor
+    stand_in: Tensor
+
+    def rows(self, which: slice | Tensor, out: Tensor | None = None) -> Tensor:
+        """A copy ``[k, D]`` of the rows at some places of ``chosen``, in ``out`` if that is given."""
+        return torch.index_select(self.table, 0, self.chosen[which], out=out)
+
+    def values(self) -> Tensor:
+        """All rows ``[m, D]`` as a copy after all, whose gradient goes to the stand-in."""
+        rows: Tensor = _Values.apply(self.stand_in, self.table, self.chosen)  # type: ignore[no-untyped-call]
+        return rows
+
+
+def stand_in_for(table: Tensor, chosen: Tensor) -> Tensor:
+    """Of the shape ``[m, D]`` of chosen rows, in the memory of one number: a leaf for their gradient."""
+    return table.new_zeros(()).expand(len(chosen), table.shape[1])
+
+
+class _Values(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, stand_in: Tensor, table: Tensor, chosen: Tensor) -> Tensor:  # noqa: ARG004
+        return table[chosen]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:  # noqa: ARG004
+        return gradients[0], None, None
+
+
 def class_part(
     rows: Tensor,
-    centers: Tensor,
+    centers: Tensor | DrawnRows,
     own: Tensor,
     scale: float,
     *,
@@ -45,7 +85,7 @@ def class_part(
 
     Args:
         rows: unit embeddings ``[n, D]``.
-        centers: class centers ``[c, D]``, not normalised; c may be 0.
+        centers: class centers ``[c, D]``, not normalised, or rows drawn from a table of them; c may be 0.
         own: int64 ``[n]``, each row's own class as a position in ``centers``; -1 where it is not among them.
         scale: s, what cosines are multiplied with.
         differentiable: whether the entropy keeps its graph.
@@ -58,15 +98,16 @@ def class_part(
     Returns:
         Gradients flow to ``rows`` and ``centers``.
     """
+    leaf, drawn = (centers.stand_in, centers) if isinstance(centers, DrawnRows) else (centers, None)
     own_logit, log_mass, entropy = _ClassPart.apply(  # type: ignore[no-untyped-call]
-        rows, centers, own, scale, differentiable, filter_above, products, sink
+        rows, leaf, own, scale, differentiable, filter_above, products, sink, drawn
     )
     return ShardPart(log_mass=log_mass, entropy=entropy, own=own_logit)
 
 
 def released_entropy_part(
     rows: Tensor,
-    centers: Tensor,
+    centers: Tensor | DrawnRows,
     own: Tensor,
     scale: float,
     log_total: Tensor,
@@ -78,8 +119,8 @@ def released_entropy_part(
 
     Args:
         rows: unit embeddings ``[n, D]``.
-        centers: class centers ``[c, D]``.
-        own: as in :func:`class_part`.
+        centers: as in :func:`class_part`; rows that are drawn are copied.
+        own: as there.
         scale: s.
         log_total: ``[n]``, log-sum-exp of all logits, the own one with its margin among them.
         log_epsilon: epsilon.
@@ -92,6 +133,8 @@ def released_entropy_part(
         p = (logits - total[:, None]).exp()
         return released_entropy(p, log_epsilon).sum(1)
 
+    if isinstance(centers, DrawnRows):
+        centers = centers.values()
     total = 0 * log_total  # in the graph on a rank without classes too: the others wait for it in backward
     first = 0
     for block in torch.split(centers, _block_size(rows)) if len(centers) else ():
@@ -127,6 +170,8 @@ class _Blocks:
         rows: Tensor,
         centers: Tensor,
         own: Tensor,
+        inverse: Tensor | None,
+        drawn: DrawnRows | None,
         scale: float,
         filter_above: float | None,
         products: Products,
@@ -134,19 +179,30 @@ class _Blocks:
         self.low = torch.bfloat16 if products == "bfloat16" else None
         self.scaled = scale * rows
         self.factor = self.scaled if self.low is None else self.scaled.to(self.low)
-        self.centers = centers
-        self.limit = None if filter_above is None else scale * filter_above
+        self.centers, self.drawn = centers, drawn
         self.size = _block_size(rows)
+        self.taken = drawn.table.new_empty(self.size, rows.shape[1]) if drawn else centers
+        self.limit = None if filter_above is None else scale * filter_above
         self.own = own
+        # the lengths do not change between forward and backward
+        self.inverse = rows.new_empty(len(centers)) if inverse is None else inverse
+        self.measured = 0 if inverse is None else len(centers)
 
     def __iter__(self) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
         """First class, centers ``[k, D]``, the same in the precision of the products, and their inverse lengths."""
         for start in range(0, len(self.centers), self.size):
-            centers = self.centers[start : start + self.size]
-            lengths = torch.linalg.vector_norm(centers, dim=1)
-            inverse = torch.where(lengths > 0, lengths, 1.0).reciprocal_()
+            stop = min(start + self.size, len(self.centers))
+            if self.drawn is None:
+                centers = self.centers[start:stop]
+            else:
+                centers = self.drawn.rows(slice(start, stop), out=self.taken[: stop - start])
+            centers = centers.to(self.scaled.dtype)
+            if self.measured < stop:
+                lengths = torch.linalg.vector_norm(centers, dim=1, out=self.inverse[start:stop])
+                lengths.masked_fill_(lengths == 0, 1.0).reciprocal_()
+                self.measured = stop
             factor = centers if self.low is None else centers.to(self.low)
-            yield start, centers, factor, inverse
+            yield start, centers, factor, self.inverse[start:stop]
 
     def put_own(self, block: Tensor, start: int, values: Tensor | float) -> None:
         """Write ``values`` ``[n]`` where a block ``[n, k]`` has a row's own class; without a look at which rows these are."""
@@ -180,16 +236,20 @@ class _ClassPart(torch.autograd.Function):
         filter_above: float | None,
         products: Products,
         sink: Sink | None,
+        drawn: DrawnRows | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         n, here = len(rows), own >= 0
         top = rows.new_full((n,), -1.5 * scale)  # below every cosine, above what is absent
         mass, weighted, own_logit = rows.new_zeros(n), rows.new_zeros(n), rows.new_zeros(n)
         room = _KEPT[sink is not None] if any(ctx.needs_input_grad) else 0
         kept: list[Tensor] = []
+        ctx.inverse = None
         if len(centers):
-            own_logit = (scale * rows * unit_rows(centers[own.where(here, 0)])).sum(1).where(here, 0)
-            blocks = _Blocks(rows, centers, own, scale, filter_above, products)
-            scratch = rows.new_empty(n * blocks.size)
+            blocks = _Blocks(rows, centers, own, None, drawn, scale, filter_above, products)
+            place = own.where(here, 0)
+            own_centers = unit_rows((centers[place] if drawn is None else drawn.rows(place)).to(rows.dtype))
+            own_logit = (blocks.scaled * own_centers).sum(1).where(here, 0)
+            scratch, powers_scratch = rows.new_empty(2, n * blocks.size)
             with fast_products(rows):
                 for start, block, factor, inverse in blocks:
                     shape, room = (n, len(block)), room - n * len(block)
@@ -201,18 +261,20 @@ class _ClassPart(torch.autograd.Function):
                         kept.append(logits)
                     before, top = top, torch.maximum(top, logits.amax(1))
                     falls = torch.sub(logits, top[:, None], out=place)
-                    powers = falls.exp()
+                    powers = torch.exp(falls, out=powers_scratch[: n * len(block)].view(shape))
                     # e^(l - m) and e^(l - m) (l - m), brought to the new maximum
                     fall = before - top
                     shrink = fall.exp()
                     weighted = shrink * (weighted + mass * fall) + torch.linalg.vecdot(powers, falls)
                     mass = shrink * mass + powers.sum(1)
+            ctx.inverse = blocks.inverse
         filled = mass > 0
         total = mass.where(filled, 1)
         log_mass = torch.where(filled, total.log() + top, -torch.inf)
         entropy = (total.log() - weighted / total).where(filled, 0)
         ctx.save_for_backward(rows, centers, own, log_mass, entropy)
-        ctx.kept, ctx.settings, ctx.sink = kept, (scale, filter_above, products), sink
+        ctx.kept, ctx.sink = kept, sink
+        ctx.settings = (drawn, scale, filter_above, products)
         ctx.set_materialize_grads(False)
         if not differentiable:
             ctx.mark_non_differentiable(entropy)
@@ -228,16 +290,16 @@ class _ClassPart(torch.autograd.Function):
         by_own = rows.new_zeros(len(rows)) if by_own is None else by_own
         by_mass = torch.zeros_like(by_own) if by_mass is None else by_mass.where(filled, 0)
         to_rows = torch.zeros_like(rows)
-        to_centers = torch.empty_like(centers) if ctx.needs_input_grad[1] else None
+        to_centers = rows.new_empty(centers.shape) if ctx.needs_input_grad[1] else None
         if len(centers) == 0:
-            return to_rows, to_centers, *[None] * 6
-        blocks = _Blocks(rows, centers, own, *ctx.settings)
+            return to_rows, to_centers, *[None] * 7
+        blocks = _Blocks(rows, centers, own, ctx.inverse, *ctx.settings)
         n, scratch = len(rows), rows.new_empty(len(rows) * blocks.size)
         change = rows.new_empty(blocks.size, rows.shape[1]) if to_centers is None else to_centers
         with fast_products(rows):
-            for number, (start, block, factor, inverse) in enumerate(blocks):
+            for start, block, factor, inverse in blocks:
                 place = scratch[: n * len(block)].view(n, len(block))
-                logits = kept[number] if number < len(kept) else blocks.logits(start, factor, inverse, place)
+                logits = kept.pop(0) if kept else blocks.logits(start, factor, inverse, place)
                 logits -= log_mass[:, None]
                 if by_entropy is None:
                     gradient = logits.exp_()
@@ -262,4 +324,5 @@ class _ClassPart(torch.autograd.Function):
                     take_out_along(out, block, inverse)
                 else:
                     ctx.sink(start, out, inverse)
-        return to_rows.mul_(ctx.settings[0]), to_centers, *[None] * 6
+        to_rows *= ctx.settings[1]
+        return to_rows, None if to_centers is None else to_centers.to(centers.dtype), *[None] * 7

@@ -86,7 +86,7 @@ def move_block(centers: Tensor, speeds: Tensor, change: Tensor, inverse: Tensor,
 
 def catch_up(
     centers: Tensor, speeds: Tensor, moved: Tensor, chosen: Tensor, factors: Tensor, now: int
-) -> Tensor:
+) -> None:
     """Bring chosen rows to step ``now``, in place.
 
     Args:
@@ -96,22 +96,16 @@ def catch_up(
         chosen: int64 ``[m]``, each once.
         factors: ``[now + 1, 4]``: the product of the steps from each age on, row by row.
         now: steps made.
-
-    Returns:
-        The rows ``[m, D]``, a copy.
     """
     loop = compiled(row_loops.catch_up_rows, fused=True)
     if loop and in_memory(centers, speeds, moved, chosen):
-        out = centers.new_empty(len(chosen), centers.shape[1])
         arrays = (t.detach().numpy() for t in (centers, speeds, moved, chosen, factors.to(centers.dtype)))
-        loop(*arrays, now, out.numpy())
-        return out
+        loop(*arrays, now)
+        return
     w, v = centers[chosen], speeds[chosen]
     a, b, c, e = factors.to(w)[moved[chosen].long()].unsqueeze(-1).unbind(1)
-    fresh = a * w + b * v
-    centers[chosen], speeds[chosen] = fresh, c * w + e * v
+    centers[chosen], speeds[chosen] = a * w + b * v, c * w + e * v
     moved[chosen] = now
-    return fresh
 
 
 def move_rows(centers: Tensor, speeds: Tensor, chosen: Tensor, gradient: Tensor, step: SGDStep) -> None:

@@ -35,10 +35,8 @@ def move_block(
             centers[i, j] = w - lr * (ahead * (g + mu * v) + (1 - ahead) * v)
 
 
-def catch_up_rows(
-    centers: Rows, speeds: Rows, moved: Rows, chosen: Rows, factors: Rows, now: Rows, out: Rows
-) -> None:
-    """Bring chosen rows to step ``now`` by the product of the steps that they have missed, and copy them to ``out``."""
+def catch_up_rows(centers: Rows, speeds: Rows, moved: Rows, chosen: Rows, factors: Rows, now: Rows) -> None:
+    """Bring chosen rows to step ``now`` by the product of the steps that they have missed."""
     d = centers.shape[1]
     for i in range(len(chosen)):
         row = chosen[i]
@@ -47,14 +45,9 @@ def catch_up_rows(
             a, b, c, e = factors[age, 0], factors[age, 1], factors[age, 2], factors[age, 3]
             for j in range(d):
                 w, v = centers[row, j], speeds[row, j]
-                fresh = a * w + b * v
-                centers[row, j] = fresh
+                centers[row, j] = a * w + b * v
                 speeds[row, j] = c * w + e * v
-                out[i, j] = fresh
             moved[row] = now
-        else:
-            for j in range(d):
-                out[i, j] = centers[row, j]
 
 
 def move_rows(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from topoface.functional.blocked_softmax import (
+    DrawnRows,
     Products,
     Sink,
     class_part,
@@ -32,7 +33,7 @@ class ClassLogits:
 
     Args:
         rows: unit embeddings ``[n, D]`` of this rank.
-        centers: class centers ``[c, D]`` that lie here and take part, not normalised; c may be 0.
+        centers: class centers ``[c, D]`` that lie here and take part, not normalised, or rows drawn from these; c may be 0.
         own: int64, each row's own class as a position in ``centers``, or -1: of the rows of all ranks where the centers are cut.
         scale: s.
         num_classes: C, over all ranks.
@@ -48,7 +49,7 @@ class ClassLogits:
     def __init__(
         self,
         rows: Tensor,
-        centers: Tensor,
+        centers: Tensor | DrawnRows,
         own: Tensor,
         scale: float,
         *,
@@ -108,7 +109,7 @@ class _Connected(torch.autograd.Function):
         return None, None, gradients[0][chosen]
 
 
-def connected(table: Tensor, chosen: Tensor, rows: Tensor) -> Tensor:
-    """``table`` ``[C, D]`` itself, whose gradient goes to ``rows`` ``[m, D]``, a copy of the rows ``chosen`` ``[m]``."""
-    whole: Tensor = _Connected.apply(table, chosen, rows)  # type: ignore[no-untyped-call]
-    return whole
+def connected(drawn: DrawnRows) -> Tensor:
+    """The whole table ``[C, D]`` that rows were drawn from; its gradient goes to their stand-in, that of other rows nowhere."""
+    table: Tensor = _Connected.apply(drawn.table, drawn.chosen, drawn.stand_in)  # type: ignore[no-untyped-call]
+    return table

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from topoface.errors import UserError
+from topoface.functional.blocked_softmax import DrawnRows, stand_in_for
 from topoface.functional.center_sgd import SGDStep, catch_up, move_block, move_rows
 from topoface.functional.collectives import sum_over_ranks, world_size
 from topoface.functional.placement import held, is_cut
@@ -94,30 +95,29 @@ class OwnSGD(nn.Module):
 
     # --- of rows that are drawn ------------------------------------------------------------------------
 
-    def rows(self, chosen: Tensor) -> Tensor:
-        """A copy ``[m, D]`` of chosen rows, brought to the present; its gradient is what moves them in :meth:`finish`.
+    def rows(self, chosen: Tensor) -> DrawnRows:
+        """Chosen rows, brought to the present; their gradient is what moves them in :meth:`finish`.
 
         Args:
             chosen: int64 ``[m]``, positions on this rank, each once.
         """
-        with torch.no_grad():
-            rows = self._fresh(chosen)
+        self._catch_up(chosen)
+        stand_in = stand_in_for(self.weight, chosen)
         if torch.is_grad_enabled():
-            self._taken.append((chosen, rows.requires_grad_()))
-        return rows
-
-    def _fresh(self, chosen: Tensor) -> Tensor:
-        if self.unsampled == "untouched":
-            return self.weight[chosen]
-        factors = torch.from_numpy(self._factors.reshape(-1, 4))
-        made = len(factors) - 1
-        return catch_up(self.weight, held(self.momentum), held(self.moved), chosen, factors, made)
+            self._taken.append((chosen, stand_in.requires_grad_()))
+        return DrawnRows(table=self.weight, chosen=chosen, stand_in=stand_in)
 
     @torch.no_grad()
+    def _catch_up(self, chosen: Tensor) -> None:
+        if self.unsampled == "caught_up":
+            factors = torch.from_numpy(self._factors.reshape(-1, 4))
+            made = len(factors) - 1
+            catch_up(self.weight, held(self.momentum), held(self.moved), chosen, factors, made)
+
     def catch_up_all(self) -> None:
         """Bring every row to the present."""
         for part in torch.split(torch.arange(len(self.weight), device=self.weight.device), 2**16):
-            self._fresh(part)
+            self._catch_up(part)
 
     def gradient_norm(self) -> Tensor:
         """Of the rows drawn in this step, over all ranks."""

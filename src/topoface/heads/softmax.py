@@ -1,6 +1,7 @@
 """Normalised softmax heads: cosines to class centers, a margin on the own class, cross entropy."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from topoface.data.batch import Batch
 from topoface.errors import UserError, require
 from topoface.functional import margin as margins
-from topoface.functional.blocked_softmax import Products
+from topoface.functional.blocked_softmax import DrawnRows, Products
 from topoface.functional.collectives import gather_rows, logsumexp_over_ranks, shared_gradient
 from topoface.functional.directions import unit_rows
 from topoface.functional.draws import rows_in_blocks
@@ -164,7 +165,7 @@ class Softmax(nn.Module):
 
     def _taking_part(
         self, labels: Tensor, extras: Mapping[str, Tensor] | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor | DrawnRows, Tensor, Tensor]:
         """Centers ``[m, D]`` of the classes that take part, the place of each row's own one or -1, and the centers for other terms."""
         table = held(self.weight)
         local = labels - self._here().start
@@ -184,9 +185,9 @@ class Softmax(nn.Module):
         chosen = torch.unique(torch.cat([drawn, local[here]]))
         rows = self.sgd.rows(chosen)
         if is_cut(self.weight):
-            rows = shared_gradient(rows)
+            rows = replace(rows, stand_in=shared_gradient(rows.stand_in))
         place = torch.searchsorted(chosen, local.where(here, 0))
-        return rows, place.where(here, -1), connected(table.detach(), chosen, rows)
+        return rows, place.where(here, -1), connected(rows)
 
     def forward(
         self,
@@ -211,7 +212,7 @@ class Softmax(nn.Module):
             training = self.sgd is not None and torch.is_grad_enabled()
             logits = ClassLogits(
                 unit_rows(wide),
-                centers.to(wide.dtype),
+                centers,
                 own,
                 self.scale,
                 num_classes=self.num_classes,

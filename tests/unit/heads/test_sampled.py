@@ -14,6 +14,7 @@ from topoface.data.batch import Batch
 from topoface.errors import UserError
 from topoface.functional.draws import SampleDraws
 from topoface.heads import AdaFace, ArcFace, CosFace, PartialFC, own_sgd
+from topoface.heads.head import StatisticsRequest
 from topoface.recipe import Component, OptimizerConfig
 from topoface.recipe.components import build
 
@@ -84,6 +85,41 @@ def test_negatives_are_drawn_alike_and_as_many_as_asked_for() -> None:
     assert counts[~others].tolist() == [steps] * 3
     # 10 of 20 take part on average, 3 of which are those of the batch
     assert (counts[others] / steps - 7 / 17).abs().max() < 0.07
+
+
+@pytest.mark.parametrize("log_epsilon", [0.0, 1e-3])
+def test_every_statistic_and_gradient_is_that_of_a_head_of_the_chosen_alone(log_epsilon: float) -> None:
+    """Blocks are read from the table; the released entropy, which copies them, too."""
+    head = head_of(0.3)
+    chosen = torch.tensor(taking_part(head, BATCH))
+    few = CosFace(D, len(chosen), scale=10.0, margin=0.2).double()
+    few.weight.data = head.weight.detach()[chosen]
+    request = StatisticsRequest(differentiable=True, log_epsilon=log_epsilon)
+    z, other = Z.clone().requires_grad_(), Z.clone().requires_grad_()
+    head.begin_step(0.0)
+    got = head(z, LABELS, request=request, extras=head.prepare(BATCH))
+    expected = few(other, torch.searchsorted(chosen, LABELS), request=request)
+    weights = torch.arange(1.0, 5.0, dtype=torch.float64)
+    assert head.sgd is not None
+    found = torch.autograd.grad(
+        (weights * (got.loss + got.entropy)).sum(), (z, head.sgd._taken[0][1]), retain_graph=True
+    )
+    right = torch.autograd.grad((weights * (expected.loss + expected.entropy)).sum(), (other, few.weight))
+    torch.testing.assert_close(got.entropy, expected.entropy, rtol=0, atol=1e-12)
+    for mine, theirs in zip(found, right, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-11)
+
+
+def test_a_step_copies_no_rows_that_are_drawn() -> None:
+    head = PartialFC(64, 4000, rate=0.5)
+    head.begin_step(0.1)
+    x, labels = torch.randn(2, 64), torch.tensor([5, 7])
+    batch = replace(BATCH, images=BATCH.images[:2], labels=labels, indices=torch.arange(2))
+    head(x, labels, extras=head.prepare(batch))
+    assert head.sgd is not None
+    ((chosen, stand_in),) = head.sgd._taken
+    assert stand_in.shape == (len(chosen), 64)
+    assert stand_in.untyped_storage().nbytes() == 4
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.5])
