@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,16 @@ import pytest
 
 from tests.distributed.machines import two_machines, wait_until
 from tests.distributed.slow import BRAKE
+from tests.distributed.slurm import run_on_slurm, run_on_stand_ins, slurm_is_here
 from tests.distributed.test_torchrun import python, recipe_file
 from topoface.training.interface import interface_towards
 
 pytestmark = pytest.mark.dist
 STEPS = 120
+PAGE = Path(__file__).parents[2] / "docs" / "scale.md"
+needs_slurm = pytest.mark.skipif(
+    not slurm_is_here(), reason="SLURM is not installed, or namespaces are not allowed"
+)
 
 
 def lines_of(run: Path) -> list[dict[str, Any]]:
@@ -27,17 +33,51 @@ def train(recipe: str, run: Path) -> list[str]:
     return ["topoface", "train", recipe, "--run-dir", str(run), "--quiet", "--resume"]
 
 
-def test_two_machines_train_as_two_processes_of_one(tmp_path: Path) -> None:
-    recipe = recipe_file(tmp_path, [])
-    python(2, *train(recipe, tmp_path / "one"))
+@pytest.fixture(scope="module")
+def one_machine(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A recipe, and the run of it that two processes of one machine make."""
+    folder = tmp_path_factory.mktemp("one")
+    recipe = recipe_file(folder, [])
+    python(2, *train(recipe, folder / "run"))
+    return recipe, folder / "run"
+
+
+def assert_same_run(one: Path, two: Path) -> None:
+    """The losses of every step and the bits of the model."""
+    assert [line["loss"] for line in lines_of(two)] == [line["loss"] for line in lines_of(one)]
+    model = Path("model") / "model.safetensors"
+    assert (one / model).read_bytes() == (two / model).read_bytes()
+
+
+def test_two_machines_train_as_two_processes_of_one(one_machine: tuple[str, Path], tmp_path: Path) -> None:
+    recipe, one = one_machine
     with two_machines(tmp_path) as machines:
-        nodes = [machines.torchrun(number, "2", *train(recipe, tmp_path / "two")) for number in (0, 1)]
+        nodes = [machines.torchrun(number, "2", *train(recipe, tmp_path / "run")) for number in (0, 1)]
         for node in nodes:
             assert node.process.wait(180) == 0, node.text()[-3000:]
-    one, two = (lines_of(tmp_path / name) for name in ("one", "two"))
-    assert [line["loss"] for line in two] == [line["loss"] for line in one]
-    model = Path("model") / "model.safetensors"
-    assert (tmp_path / "one" / model).read_bytes() == (tmp_path / "two" / model).read_bytes()
+    assert_same_run(one, tmp_path / "run")
+
+
+def documented_for_slurm() -> str:
+    """The block of docs/scale.md that calls srun."""
+    blocks = re.findall(r"(?:^ {4}.*\n)+", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    (block,) = (block for block in blocks if "srun" in block)
+    return re.sub("^ {4}", "", block, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "run_on", [pytest.param(run_on_slurm, marks=needs_slurm), run_on_stand_ins], ids=["slurm", "stand-ins"]
+)
+def test_the_documented_command_for_slurm_does_too(
+    run_on: Callable[[str, Path], str], one_machine: tuple[str, Path], tmp_path: Path
+) -> None:
+    """As it stands on the page, but for the GPUs of a node, the recipe and the folder."""
+    (recipe, one), run, command = one_machine, tmp_path / "run", documented_for_slurm()
+    for there, here in (("node=8", "node=1"), ("arcface_small", recipe), ("/shared/run", str(run))):
+        assert there in command
+        command = command.replace(there, here)
+    assert ", 2 processes" in run_on(command, tmp_path)
+    assert_same_run(one, run)
 
 
 def test_a_second_machine_may_join_and_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

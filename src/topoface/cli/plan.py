@@ -13,7 +13,8 @@ _EXAMPLE = """
 
 All figures are computed, none is of a run: bytes by formulas that the tests hold to measured cases, times from the rates of the device.
 The first time of a step is everything at full rate and the network hidden, the second everything at a third of the rate and nothing
-hidden. Reading images is not in it.
+hidden. Reading images is not in it. A head fits where it leaves a tenth of the memory free. Settings with a name of the recipe are its:
+batch x gpus is training.batch_size, optimizer is optimizer.name, accumulation training.accumulation, recompute model.recompute.
 
 Heads:
 """
@@ -51,6 +52,8 @@ def _print(plan: "Plan") -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from topoface.planning.heads import EXPLAINED
+
     setting, console = plan.setting, Console(soft_wrap=True, highlight=False)
 
     def table(title: str, *columns: str) -> Table:
@@ -59,22 +62,27 @@ def _print(plan: "Plan") -> None:
             made.add_column(column, justify="right" if number else "left")
         return made
 
+    micro = f" in {setting.accumulation} micro-batches" if setting.accumulation > 1 else ""
     console.print(
         f"{setting.identities:,} identities, {setting.gpus} x {plan.device.name} ({plan.device.source}); "
-        f"{setting.backbone}, {plan.backbone.parameters:,} parameters, {plan.backbone.flops / setting.batch / 1e9:,.1f} GFLOP an image "
-        f"and step; {setting.batch} images a device, {setting.rows} a step; computed, not run"
+        f"{setting.backbone}, {plan.backbone.parameters:,} parameters, {plan.backbone.flops / setting.micro_batch / 1e9:,.1f} GFLOP an image "
+        f"and step; {setting.batch} images a device{micro}, {setting.images:,} a step; computed, not run"
     )
     heads = table("heads, one device", "head", "memory", "fits", "a step", "images/s")
-    for name, head in plan.heads.items():
+    for name in EXPLAINED:
+        if name in plan.refused:
+            heads.add_row(name, *["refused"] * 4)
+            continue
+        head = plan.heads[name]
         heads.add_row(
             name,
             size(head.peak),
             "yes" if plan.fits(name) else "no",
             between(head.least_s, head.most_s),
-            f"{setting.rows / head.most_s:,.0f} to {setting.rows / head.least_s:,.0f}",
+            f"{setting.images / head.most_s:,.0f} to {setting.images / head.least_s:,.0f}",
         )
     console.print(heads)
-    chosen = setting.head or plan.recommended or "chunked_fused"
+    chosen = setting.head or plan.recommended or "chunked"
     parts = table(f"memory of one device with {chosen}", "what", "bytes")
     for what, count in plan.heads[chosen].memory.items():
         parts.add_row(what, size(count))

@@ -181,7 +181,7 @@ class _Blocks:
         self.factor = self.scaled if self.low is None else self.scaled.to(self.low)
         self.centers, self.drawn = centers, drawn
         self.size = _block_size(rows)
-        self.taken = drawn.table.new_empty(self.size, rows.shape[1]) if drawn else centers
+        self.taken = drawn.table.new_empty(min(self.size, len(centers)), rows.shape[1]) if drawn else centers
         self.limit = None if filter_above is None else scale * filter_above
         self.own = own
         # the lengths do not change between forward and backward
@@ -295,7 +295,11 @@ class _ClassPart(torch.autograd.Function):
             return to_rows, to_centers, *[None] * 7
         blocks = _Blocks(rows, centers, own, ctx.inverse, *ctx.settings)
         n, scratch = len(rows), rows.new_empty(len(rows) * blocks.size)
-        change = rows.new_empty(blocks.size, rows.shape[1]) if to_centers is None else to_centers
+        change = (
+            rows.new_empty(min(blocks.size, len(centers)), rows.shape[1])
+            if to_centers is None
+            else to_centers
+        )
         with fast_products(rows):
             for start, block, factor, inverse in blocks:
                 place = scratch[: n * len(block)].view(n, len(block))

@@ -4,7 +4,7 @@ A code has L tokens, the j-th from an alphabet of K_j. Tensors of all positions 
 alphabet lacks are ``ABSENT``. No training step here costs more where there are more identities.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -136,15 +136,21 @@ def other_identities(logits: Tensor, identities: Tensor, labels: Tensor) -> Tens
 
 
 def nearest_others(
-    vectors: Tensor, groups: Tensor, count: int, *, reach: int = 8, duplicate: float = 0.98
+    vectors: Callable[[Tensor], Tensor],
+    groups: Tensor,
+    count: int,
+    *,
+    reach: int = 8,
+    duplicate: float = 0.98,
 ) -> Tensor:
     """The ``count`` identities nearest to each one, int64 ``[C, count]``, -1 where there are fewer.
 
     Searched among the members of the nearest groups (by the mean of their members) only: with G groups of equal size, C * reach / G products
-    an identity. Vectors of a cosine above ``duplicate`` are left out: that is what one person under two labels looks like.
+    an identity, and no more vectors in memory at once than these groups have. Vectors of a cosine above ``duplicate`` are left out: that is
+    what one person under two labels looks like.
 
     Args:
-        vectors: unit ``[C, D]``.
+        vectors: reads the unit vectors ``[m, D]`` of identities int64 ``[m]``.
         groups: int64 ``[C]``, e.g. the first tokens.
         count: neighbours of each.
         reach: number of groups searched, the own one included.
@@ -152,14 +158,15 @@ def nearest_others(
     """
     names, groups = torch.unique(groups, return_inverse=True)
     members = [(groups == g).nonzero()[:, 0] for g in range(len(names))]
-    means = unit_rows(torch.stack([vectors[m].mean(0) for m in members]))
-    found = torch.full((len(vectors), count), -1)
+    means = unit_rows(torch.stack([vectors(m).mean(0) for m in members]))
+    found = torch.full((len(groups), count), -1)
     for group, own in enumerate(members):
         near = (means @ means[group]).topk(min(reach, len(names))).indices
         near = torch.cat([near[near != group][: reach - 1], torch.tensor([group])])
         candidates = torch.cat([members[int(g)] for g in near])
+        theirs = vectors(candidates)
         for part in torch.split(own, 4096):
-            cosines = vectors[part] @ vectors[candidates].T
+            cosines = vectors(part) @ theirs.T
             cosines.masked_fill_((candidates == part[:, None]) | (cosines > duplicate), -torch.inf)
             best, at = cosines.topk(min(count, len(candidates)))
             found[part, : at.shape[1]] = candidates[at].where(best.isfinite(), -1)

@@ -8,6 +8,7 @@ number does not depend on how many identities there are. Ours.
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
@@ -129,10 +130,13 @@ class Composed(nn.Module):
         if self.everyone:
             self._all = self.codes.of(torch.arange(self.num_classes))
         if self.neighbours:
-            rows = self.codes.rows(torch.arange(self.num_classes))
-            vectors = torch.from_numpy(self.codes.table.unit_vectors(rows))
-            tokens = torch.from_numpy(self.codes.table.tokens(rows)[:, 0])
-            self._nearest = nearest_others(vectors, tokens, self.neighbours).int()
+            table, rows = self.codes.table, self.codes.rows(torch.arange(self.num_classes))
+            tokens = torch.from_numpy(table.codes[rows, 0].astype(np.int64))
+            self._nearest = nearest_others(
+                lambda labels: torch.from_numpy(table.unit_vectors(rows[labels.numpy()])),
+                tokens,
+                self.neighbours,
+            ).int()
 
     def prepare(self, batch: Batch) -> Mapping[str, Tensor]:
         """What the softmax needs of the table; runs in the loader."""

@@ -22,7 +22,8 @@ class BackboneCost:
         parameters: trained numbers.
         buffer_bytes: of what is not trained: running statistics.
         saved_bytes: activations: what autograd keeps from forward to backward.
-        peak_bytes: the most that is alive at once beside the parameters, their gradients included.
+        peak_bytes: the most that is alive at once beside the parameters: activations, temporaries, and gradients, those of an earlier
+            micro-batch too.
         operations: in order.
         normalised_channels: of each batch normalisation.
     """
@@ -40,14 +41,24 @@ class BackboneCost:
         return sum(operation.flops for operation in self.operations)
 
 
-def backbone_cost(name: str, *, dimension: int, batch: int, precision: str) -> BackboneCost:
+def backbone_cost(
+    name: str,
+    *,
+    dimension: int,
+    batch: int,
+    precision: str,
+    recompute: bool = False,
+    accumulates: bool = False,
+) -> BackboneCost:
     """Trace a registered backbone.
 
     Args:
         name: see `topoface.models.registry.MODELS`.
         dimension: D.
-        batch: images.
+        batch: images that pass at once.
         precision: fp32 or bf16.
+        recompute: activation checkpointing.
+        accumulates: whether gradients of an earlier micro-batch are there already.
 
     Raises:
         UserError: there is no such model, or no such width.
@@ -56,9 +67,15 @@ def backbone_cost(name: str, *, dimension: int, batch: int, precision: str) -> B
     with FakeTensorMode():
         model = EmbeddingModel(config.build(), spec_of(config), name=name, config=config)
         model.precision = precision
+        model.set_recompute(recompute)
         size = model.spec.image_size
         images = torch.empty(batch, 3, size, size, dtype=torch.uint8)
-        kept = {storage_of(t) for t in (*model.parameters(), *model.buffers())}
+        trained = [p for p in model.parameters() if p.requires_grad]
+        if accumulates:
+            for parameter in trained:
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [p.grad for p in trained if p.grad is not None]
+        kept = {storage_of(t) for t in (*model.parameters(), *model.buffers(), *gradients)}
         watch = Watch(kept)
         with watch:
             with saved_bytes(kept) as saved:
@@ -67,10 +84,10 @@ def backbone_cost(name: str, *, dimension: int, batch: int, precision: str) -> B
             embeddings.sum().backward()
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     return BackboneCost(
-        parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        parameters=sum(p.numel() for p in trained),
         buffer_bytes=sum(b.numel() * b.element_size() for b in model.buffers()),
         saved_bytes=found,
-        peak_bytes=watch.peak,
+        peak_bytes=watch.peak + sum(g.nbytes for g in gradients),
         operations=tuple(watch.operations),
         normalised_channels=tuple(norm.num_features for norm in norms),
     )

@@ -1,6 +1,7 @@
 """What each head needs: memory, bytes sent, work. Formulas that tests hold to measurements; imports no torch.
 
-c: rows of the shard of class centers, N: embeddings that it sees, D: their width; a table is 4 c D bytes, the logits 4 N c.
+c: rows of the shard of class centers, N: embeddings that it sees at once, D: their width; a table is 4 c D bytes, the logits 4 N c. All of it passes
+once in each micro-batch, the optimizer and the gradients of the backbone once a step.
 """
 
 from collections.abc import Mapping
@@ -13,9 +14,12 @@ BLOCK_LOGITS = {"cpu": 2**20, "cuda": 2**26}
 KEPT_LOGITS = {False: 2**25, True: 2**23}
 """As in ``functional/blocked_softmax.py``: logits of a block, and those that forward keeps, without and with SGD in the blocks."""
 
+Operation = Literal["all_reduce", "all_gather", "broadcast"]
+MOMENTS = {"sgd": "momentum of {}", "adamw": "both moments of {}"}
+
 EXPLAINED: Mapping[HeadName, str] = {
     "dense": "softmax with all logits in memory, as commonly written; not among our heads",
-    "chunked": "ArcFace, CosFace and the other softmax heads: block by block, exact",
+    "chunked": "ArcFace, CosFace and the other softmax heads as they are: block by block, exact",
     "chunked_fused": "the same with head.init_args.fused=true: SGD in each block, no gradient of all class centers",
     "partial_fc": "PartialFC, or head.init_args.rate of any: softmax over a share of the identities",
     "codes": "IdentityCode: other mathematics, no row an identity",
@@ -34,7 +38,7 @@ class Sent:
     """
 
     what: str
-    operation: Literal["all_reduce", "all_gather", "broadcast"]
+    operation: Operation
     bytes: float
     calls: int = 1
 
@@ -54,6 +58,7 @@ class HeadCost:
         kept: between steps, by what they are for.
         passing: at the peak of forward and backward, beside what is kept; gradients of the head's parameters among them.
         gradient: of these, what stays until the optimizer has run.
+        moving: copies that the optimizer makes of it meanwhile.
         sent: in a step.
         flops: of products.
         traffic: read and written, optimizer included.
@@ -63,6 +68,7 @@ class HeadCost:
     kept: Mapping[str, float]
     passing: Mapping[str, float]
     gradient: float
+    moving: float
     sent: tuple[Sent, ...]
     flops: float
     traffic: float
@@ -70,83 +76,99 @@ class HeadCost:
 
 def head_cost(name: HeadName, setting: Setting) -> HeadCost:
     """The head of that name; tables with a row an identity are cut over the devices."""
+    if name == "partial_fc" and setting.rate == 1:
+        return _chunked(setting, name)
     return {"dense": _dense, "partial_fc": _partial_fc, "codes": _codes}.get(name, _chunked)(setting, name)
 
 
 def _dense(setting: Setting, name: HeadName) -> HeadCost:
     c, n, d = setting.shard, setting.rows, setting.dimension
-    table, logits = 4.0 * c * d, 4.0 * n * c
+    table, logits, passes = 4.0 * c * d, 4.0 * n * c, setting.accumulation
     # either unit centers and four copies of the logits are alive, or five of the size of the centers: both were measured
+    peak = max(table + 4 * logits, 5 * table) + _gradient_before(setting, table)
     return HeadCost(
         name=name,
-        kept=_tables(table),
-        passing={"logits and gradients": max(table + 4 * logits, 5 * table), **_embeddings(setting)},
+        kept=_tables(setting, table),
+        passing={"logits and gradients": peak, **_embeddings(setting)},
         gradient=table,
+        moving=_copied_by_optimizer(setting, table),
         sent=_sent_by_shards(setting),
-        flops=6.0 * n * c * d,
-        traffic=31 * table + 22 * logits + 5 * table,
+        flops=passes * 6.0 * n * c * d,
+        traffic=passes * (31 * table + 22 * logits) + moved_by_optimizer(setting, table),
     )
 
 
 def _chunked(setting: Setting, name: HeadName) -> HeadCost:
     table, fused = 4.0 * setting.shard * setting.dimension, name == "chunked_fused"
-    blocks = _blocks(setting, setting.shard, gradient=0.0 if fused else table)
+    gradient, passes = 0.0 if fused else table, setting.accumulation
+    blocks = _blocks(setting, setting.shard, gradient=gradient, fused=fused)
+    # where the centers are cut, their gradient is divided by the number of devices into a copy, when the blocks are gone
+    copy = gradient if setting.gpus > 1 else 0.0
     return HeadCost(
         name=name,
-        kept=_tables(table),
+        kept=_tables(setting, table),
         passing={
-            **({} if fused else {"gradient of the centers": table}),
+            **({} if fused else {"gradient of the centers": table + _gradient_before(setting, table)}),
             "logits kept": blocks.kept,
-            "blocks": blocks.peak,
+            "blocks": max(blocks.peak, copy - blocks.kept),
             **_embeddings(setting),
         },
-        gradient=0.0 if fused else table,
+        gradient=gradient,
+        moving=_copied_by_optimizer(setting, gradient),
         sent=_sent_by_shards(setting),
-        flops=blocks.flops,
-        traffic=blocks.traffic + (2 if fused else 5) * table,
+        flops=passes * blocks.flops,
+        traffic=passes * blocks.traffic + (2 * table if fused else moved_by_optimizer(setting, table)),
     )
 
 
 def _partial_fc(setting: Setting, name: HeadName) -> HeadCost:
-    c, d, here = setting.shard, setting.dimension, setting.device == "this"
+    c, d, here, passes = setting.shard, setting.dimension, setting.device == "this", setting.accumulation
     drawn = max(min(setting.rows, c), round(setting.rate * c))
     table, rows = 4.0 * c * d, 4.0 * drawn * d
-    blocks = _blocks(setting, drawn, gradient=rows)
-    # compiled loops move rows in place; torch's operations copy them and their momentum, when the blocks are gone
-    copies = 0.0 if here else max(4 * rows - blocks.kept - blocks.peak, 0.0)
+    blocks = _blocks(setting, drawn, gradient=rows, drawn=True)
+    # compiled loops move rows in place; torch's operations copy them and their momentum
+    catching_up = 0.0 if here else 5 * rows - blocks.kept
+    moving = 0.0 if here else 3 * rows
+    merged = (
+        (passes + 1) * rows if passes > 1 else 0.0
+    )  # gradients of all micro-batches, one after the other, then summed
+    copy = rows - blocks.kept if setting.gpus > 1 else 0.0
     return HeadCost(
         name=name,
-        kept={**_tables(table), "step that each row is at": 4.0 * c},
+        kept={**_tables(setting, table), "step that each row is at": 4.0 * c},
         passing={
-            "rows drawn and their gradients": 2 * rows + copies,
+            "gradients of the rows drawn": passes * rows,
             **({"numbers drawn": 9.0 * setting.identities} if here else {}),
             "logits kept": blocks.kept,
-            "blocks": blocks.peak,
+            "blocks": max(blocks.peak, catching_up, copy),
             **_embeddings(setting),
         },
-        gradient=2 * rows + copies,
+        gradient=passes * rows,
+        moving=max(merged, moving + (rows if passes > 1 else 0.0)),
         sent=_sent_by_shards(setting),
-        flops=blocks.flops,
-        traffic=blocks.traffic + 11 * rows,
+        flops=passes * blocks.flops,
+        traffic=passes * (blocks.traffic + 11 * rows),
     )
 
 
 def _codes(setting: Setting, name: HeadName) -> HeadCost:
     """Token centers, on every device; identities are not among them."""
-    tokens, d, several = setting.alphabet * setting.code_length, setting.dimension, setting.gpus > 1
-    table, logits = 4.0 * tokens * d, 4.0 * setting.batch * tokens
+    tokens, d, n = setting.alphabet * setting.code_length, setting.dimension, setting.micro_batch
+    several, passes = setting.gpus > 1, setting.accumulation
+    table, logits = 4.0 * tokens * d, 4.0 * n * tokens
     gradients = Sent(what="gradients of the token centers", operation="all_reduce", bytes=table)
     return HeadCost(
         name=name,
-        kept=_tables(table),
+        kept=_tables(setting, table),
         passing={
-            "logits and gradients": 5 * table + 6 * logits + 20.0 * setting.batch * d,
+            "logits and gradients": 5 * table + 6 * logits + 20.0 * n * d + _gradient_before(setting, table),
             **({"buckets of gradients": table} if several else {}),
         },
         gradient=table,
+        moving=0.0,
         sent=(gradients,) if several else (),
-        flops=6.0 * setting.batch * tokens * d,
-        traffic=36 * table + 30 * logits,
+        flops=passes * 6.0 * n * tokens * d,
+        traffic=passes * (31 * table + 30 * logits) + moved_by_optimizer(setting, table),
     )
 
 
@@ -160,23 +182,41 @@ class _Blocks:
     traffic: float
 
 
-def _blocks(setting: Setting, classes: int, *, gradient: float) -> _Blocks:
-    """Over so many class centers, whose gradient takes that many bytes; 0 where SGD runs in the blocks."""
-    n, d, fused = setting.rows, setting.dimension, gradient == 0
+def _blocks(
+    setting: Setting, classes: int, *, gradient: float, fused: bool = False, drawn: bool = False
+) -> _Blocks:
+    """Over so many class centers, whose gradient takes that many bytes; drawn ones are copied a block at a time."""
+    n, d = setting.rows, setting.dimension
     size = max(256, BLOCK_LOGITS["cpu" if setting.device == "this" else "cuda"] // n)
     width = min(size, classes)
     kept = min(KEPT_LOGITS[fused] // (n * width) * width, classes)
-    forward, backward = 3 * 4.0 * n * width, 4.0 * n * size + (4.0 * size * d if fused else 0.0)
+    logits, centers = 4.0 * n * size, 4.0 * width * d
+    read = 4.0 * classes + (centers if drawn else 0.0)  # lengths of the centers, and a block of them
     return _Blocks(
         kept=4.0 * n * kept,
-        peak=max(forward - gradient, backward),
+        peak=read + max(2 * logits + 4.0 * n * width - gradient, logits + (centers if fused else 0.0)),
         flops=(6 + 2 * (1 - kept / classes)) * n * classes * d,
         traffic=10 * 4.0 * classes * d + 8 * 4.0 * n * classes,
     )
 
 
-def _tables(table: float) -> dict[str, float]:
-    return {"centers": table, "momentum of the centers": table}
+def _tables(setting: Setting, table: float) -> dict[str, float]:
+    return {"centers": table, MOMENTS[setting.optimizer].format("the centers"): setting.moments * table}
+
+
+def _gradient_before(setting: Setting, table: float) -> float:
+    """Of the micro-batches before, which that of this one is added to."""
+    return table if setting.accumulation > 1 else 0.0
+
+
+def _copied_by_optimizer(setting: Setting, gradient: float) -> float:
+    """Where the centers are cut, torch's optimizers move the table as a whole, through copies."""
+    return setting.moments * gradient if setting.gpus > 1 else 0.0
+
+
+def moved_by_optimizer(setting: Setting, table: float) -> float:
+    """Read and written by the optimizer: center, gradient, and what it keeps of each."""
+    return (3 + 2 * setting.moments) * table
 
 
 def _embeddings(setting: Setting) -> dict[str, float]:
@@ -188,11 +228,16 @@ def _sent_by_shards(setting: Setting) -> tuple[Sent, ...]:
     """By ``heads/logits.py``: embeddings and labels of all, three numbers a row back, and the gradients of both."""
     if setting.gpus == 1:
         return ()
-    own, everyone, d = setting.batch, setting.rows, setting.dimension
+    own, everyone, d = setting.micro_batch, setting.rows, setting.dimension
+    passes = setting.accumulation
+
+    def each_pass(what: str, operation: Operation, count: float) -> Sent:
+        return Sent(what=what, operation=operation, bytes=passes * count, calls=passes)
+
     return (
-        Sent(what="labels", operation="all_gather", bytes=8.0 * own),
-        Sent(what="embeddings", operation="all_gather", bytes=4.0 * own * d),
-        Sent(what="three numbers a row", operation="all_gather", bytes=12.0 * everyone),
-        Sent(what="gradients of the embeddings", operation="all_reduce", bytes=4.0 * everyone * d),
-        Sent(what="gradients of these numbers", operation="all_reduce", bytes=12.0 * everyone * setting.gpus),
+        each_pass("labels", "all_gather", 8.0 * own),
+        each_pass("embeddings", "all_gather", 4.0 * own * d),
+        each_pass("three numbers a row", "all_gather", 12.0 * everyone),
+        each_pass("gradients of the embeddings", "all_reduce", 4.0 * everyone * d),
+        each_pass("gradients of these numbers", "all_reduce", 12.0 * everyone * setting.gpus),
     )

@@ -4,48 +4,19 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from topoface.planning.backbone import BackboneCost, backbone_cost
+from topoface.errors import UserError
+from topoface.planning.backbone import BackboneCost
 from topoface.planning.devices import DEVICES, Device
-from topoface.planning.heads import EXPLAINED, HeadCost, Sent, head_cost
+from topoface.planning.heads import EXPLAINED
 from topoface.planning.probe import this_device
 from topoface.planning.setting import HeadName, Setting
+from topoface.planning.step import HeadPlan, planned, refusal, traced
 
-SLACK = 3.0
-"""Between the two figures of a step's time: real steps run at a third of what devices can do, or better."""
-_BUCKET = 25 * 2**20
 _WORTH_IT = 0.05
-_IN_TURN: tuple[HeadName, ...] = ("chunked", "chunked_fused", "codes")
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeadPlan:
-    """A run with one head, on one device.
-
-    Attributes:
-        cost: of the head.
-        memory: bytes by what they are for, the head's with them.
-        peak: bytes at the most; less than the sum of ``memory`` where parts are not there at the same time.
-        sent: in a step.
-        compute_s: of a step, at the device's rates.
-        network_s: of what is sent.
-    """
-
-    cost: HeadCost
-    memory: Mapping[str, float]
-    peak: float
-    sent: tuple[Sent, ...]
-    compute_s: float
-    network_s: float
-
-    @property
-    def least_s(self) -> float:
-        """Of a step, everything at its best rate and the network hidden behind the work."""
-        return max(self.compute_s, self.network_s)
-
-    @property
-    def most_s(self) -> float:
-        """Of a step, everything at a third of the rate and nothing hidden."""
-        return SLACK * (self.compute_s + self.network_s)
+_MOST_DEVICES = 2**16
+_IN_TURN: tuple[HeadName, ...] = ("chunked", "chunked_fused", "partial_fc", "codes")
+_FREE = 0.1
+"""Of the memory, for libraries and fragments."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +27,9 @@ class Plan:
         setting: that was asked.
         device: with the memory and link that the setting names.
         backbone: its cost.
-        heads: by name.
-        recommended: the exact softmax that fits, else codes; None where nothing fits.
+        heads: by name; without those that training would refuse.
+        refused: why it would, by name.
+        recommended: the exact softmax that fits, else the sampled one, else codes; None where nothing fits.
         advice: sentences.
     """
 
@@ -65,12 +37,18 @@ class Plan:
     device: Device
     backbone: BackboneCost
     heads: Mapping[HeadName, HeadPlan]
+    refused: Mapping[HeadName, UserError]
     recommended: HeadName | None
     advice: tuple[str, ...]
 
+    @property
+    def room(self) -> float:
+        """Bytes that a run may take."""
+        return (1 - _FREE) * self.device.memory_gib * 2**30
+
     def fits(self, name: HeadName) -> bool:
-        """Whether that head leaves a tenth of the memory for libraries and fragments."""
-        return self.heads[name].peak <= 0.9 * self.device.memory_gib * 2**30
+        """Whether training takes that head, and it leaves a tenth of the memory for libraries and fragments."""
+        return name in self.heads and self.heads[name].peak <= self.room
 
 
 def make_plan(setting: Setting, device: Device | None = None) -> Plan:
@@ -81,162 +59,133 @@ def make_plan(setting: Setting, device: Device | None = None) -> Plan:
         device: its rates; by default those of the name in the setting.
 
     Raises:
-        UserError: there is no such backbone.
+        UserError: there is no such backbone, or training would refuse the head that is asked for.
     """
+    refused = {name: error for name in EXPLAINED if (error := refusal(name, setting))}
+    if setting.head in refused:
+        raise refused[setting.head]
     device = device or (this_device() if setting.device == "this" else DEVICES[setting.device])
     device = dataclasses.replace(
         device,
         memory_gib=setting.memory_gib or device.memory_gib,
         link_gb_s=setting.link_gb_s or device.link_gb_s,
     )
-    backbone = backbone_cost(
-        setting.backbone, dimension=setting.dimension, batch=setting.batch, precision=setting.precision
+    backbone = traced(setting)
+    heads = {name: planned(name, setting, device, backbone) for name in EXPLAINED if name not in refused}
+    plan = Plan(
+        setting=setting,
+        device=device,
+        backbone=backbone,
+        heads=heads,
+        refused=refused,
+        recommended=None,
+        advice=(),
     )
-    heads = {name: _planned(name, setting, device, backbone) for name in EXPLAINED}
-    plan = Plan(setting=setting, device=device, backbone=backbone, heads=heads, recommended=None, advice=())
     fitting = [name for name in _IN_TURN if plan.fits(name)]
-    advice = (*_on_memory(plan, fitting), *_on_sampling(plan))
-    return dataclasses.replace(plan, recommended=fitting[0] if fitting else None, advice=advice)
-
-
-def _planned(name: HeadName, setting: Setting, device: Device, backbone: BackboneCost) -> HeadPlan:
-    head = head_cost(name, setting)
-    weights = 4.0 * backbone.parameters
-    several = setting.gpus > 1
-    standing = {
-        "backbone": weights + backbone.buffer_bytes,
-        "its momentum": weights,
-        **({"its buckets of gradients": weights} if several else {}),
-        **head.kept,
-    }
-    rest_of_pass = backbone.peak_bytes - backbone.saved_bytes
-    peak = sum(standing.values()) + max(
-        backbone.saved_bytes + sum(head.passing.values()), backbone.peak_bytes + head.gradient
-    )
-    sent = (*_sent_for_backbone(setting, backbone), *head.sent)
-    on_wire = sum(s.on_the_wire(setting.gpus) for s in sent)
-    return HeadPlan(
-        cost=head,
-        memory={
-            **standing,
-            "activations": float(backbone.saved_bytes),
-            "gradients and temporaries of its backward": float(rest_of_pass),
-            **head.passing,
-        },
-        peak=peak,
-        sent=sent,
-        compute_s=backbone_seconds(backbone, device) + head_seconds(head, device),
-        network_s=on_wire / (device.link_gb_s * 1e9) + sum(s.calls for s in sent) * device.latency_us * 1e-6,
-    )
-
-
-def backbone_seconds(backbone: BackboneCost, device: Device) -> float:
-    """Of forward, backward and SGD: each operation as long as its arithmetic or its memory takes at full rate."""
-    rate = {True: device.bf16_tflops * 1e12, False: device.convolution_tflops * 1e12}
-    memory = device.memory_gb_s * 1e9
-    passes = sum(max(o.flops / rate[o.low], o.bytes / memory) for o in backbone.operations)
-    return passes + 5 * 4.0 * backbone.parameters / memory
-
-
-def head_seconds(head: HeadCost, device: Device) -> float:
-    """Of forward, backward and SGD."""
-    return head.flops / (device.product_tflops * 1e12) + head.traffic / (device.memory_gb_s * 1e9)
-
-
-def _sent_for_backbone(setting: Setting, backbone: BackboneCost) -> tuple[Sent, ...]:
-    if setting.gpus == 1:
-        return ()
-    weights, norms = 4.0 * backbone.parameters, backbone.normalised_channels
-    gradients = Sent(
-        what="gradients of the backbone",
-        operation="all_reduce",
-        bytes=weights,
-        calls=1 + int(weights // _BUCKET),
-    )
-    statistics = Sent(what="running statistics", operation="broadcast", bytes=float(backbone.buffer_bytes))
-    if not setting.sync_batchnorm:
-        return gradients, statistics
-    return (
-        gradients,
-        statistics,
-        Sent(
-            what="batch statistics",
-            operation="all_gather",
-            bytes=4.0 * sum(2 * channels + 1 for channels in norms),
-            calls=len(norms),
-        ),
-        Sent(
-            what="their gradients",
-            operation="all_reduce",
-            bytes=4.0 * sum(2 * c for c in norms),
-            calls=len(norms),
-        ),
-    )
+    plan = dataclasses.replace(plan, recommended=fitting[0] if fitting else None)
+    return dataclasses.replace(plan, advice=(*_on_memory(plan), *_on_sampling(plan), *_on_refusals(plan)))
 
 
 # --- advice ---------------------------------------------------------------------------------------------
 
 
-def _on_memory(plan: Plan, fitting: list[HeadName]) -> list[str]:
-    room = f"{plan.device.memory_gib:,.0f} GiB"
-    if fitting[:1] == ["chunked"]:
+def _on_memory(plan: Plan) -> list[str]:
+    room, chosen = f"{plan.device.memory_gib:.3g} GiB", plan.recommended
+    if chosen == "chunked":
         return [f"Take chunked: the exact softmax fits into {room}, and with it nothing is lost."]
-    needed = _devices_for("chunked_fused", plan)
-    exact = (
-        f"the exact softmax fits from {needed} devices on"
-        if needed
-        else "no number of devices up to 65,536 is enough"
-    )
-    if fitting[:1] == ["chunked_fused"]:
+    if chosen == "chunked_fused":
         return [
             f"Take chunked_fused: without SGD in the blocks the gradient of the centers does not fit into {room}."
         ]
-    if fitting:
-        return [
-            f"Class centers with momentum do not fit into {room}; {exact}. Sampling needs the same memory: codes do not."
-        ]
-    return [
-        f"No head fits into {room} beside this backbone and batch: take a smaller batch; {exact} with this one."
+    exact: HeadName = "chunked" if "chunked_fused" in plan.refused else "chunked_fused"
+    ways = [*_with_less(exact, plan), *_with_more_devices(exact, plan)]
+    said = [
+        {
+            "partial_fc": f"Take partial_fc: no exact softmax fits into {room}.",
+            "codes": f"Of our heads codes alone fit into {room}.",
+        }.get(chosen or "", f"No head fits into {room} beside this backbone and batch.")
     ]
+    if ways:
+        said.append(f"The exact softmax fits {', or '.join(ways)}.")
+    else:
+        said.append(
+            f"The exact softmax fits on no number of devices up to {_MOST_DEVICES:,}, {plan.setting.micro_batch} images at once on each."
+        )
+        said += [f"Codes fit {way}." for way in (_with_less("codes", plan) if chosen is None else [])]
+    return said
 
 
-def _devices_for(name: HeadName, plan: Plan) -> int | None:
-    """Least power of two of devices on which that head fits, at the same batch each."""
-    for exponent in range(17):
-        setting = dataclasses.replace(plan.setting, gpus=2**exponent)
-        found = _planned(name, setting, plan.device, plan.backbone)
-        if found.peak <= 0.9 * plan.device.memory_gib * 2**30:
-            return setting.gpus
-    return None
+def _with_less(name: HeadName, plan: Plan) -> list[str]:
+    """The first of blocks that run twice, micro-batches, and both, with which that head fits; none if there is none."""
+    asked = plan.setting
+    if plan.heads[name].least > plan.room:
+        return []
+    twice = [] if asked.recompute else [{"recompute": True}]
+    parts = [asked.accumulation * 2**e for e in range(1, 6)]
+    smaller = [{"accumulation": k} for k in parts if asked.batch % k == 0 and asked.batch >= 2 * k]
+    both = [{**twice[0], **each} for each in smaller] if twice else []
+    for changes in (*twice, *smaller, *both):
+        setting = dataclasses.replace(asked, **changes)
+        head: HeadName = "chunked" if refusal(name, setting) else name
+        peak = planned(head, setting, plan.device, traced(setting)).peak
+        if peak <= plan.room:
+            words = " ".join(f"{key}={str(value).lower()}" for key, value in changes.items())
+            return [f"with {words} (head={head}, {peak / 2**30:,.1f} GiB)"]
+    return []
+
+
+def _with_more_devices(name: HeadName, plan: Plan) -> list[str]:
+    """The least power of two of devices on which that head fits, at the same batch each; none if there is none."""
+    devices = plan.setting.gpus
+    while (devices := 2 * devices) <= _MOST_DEVICES:
+        setting = dataclasses.replace(plan.setting, gpus=devices)
+        if planned(name, setting, plan.device, plan.backbone).peak <= plan.room:
+            return [f"from {devices:,} devices on"]
+    return []
 
 
 def _on_sampling(plan: Plan) -> list[str]:
     """What sampling saves of a step here, and where it stops to."""
+    if "partial_fc" in plan.refused:
+        return []
+    full: HeadName = "chunked" if "chunked_fused" in plan.refused else "chunked_fused"
 
-    def saved(setting: Setting = plan.setting) -> float:
-        full, sampled = (
-            _planned(name, setting, plan.device, plan.backbone).compute_s
-            for name in ("chunked_fused", "partial_fc")
+    def saved(setting: Setting) -> float:
+        exact, sampled = (
+            planned(name, setting, plan.device, plan.backbone).compute_s for name in (full, "partial_fc")
         )
-        return 1 - sampled / full
+        return 1 - sampled / exact
 
-    rate, here = plan.setting.rate, saved()
+    here, freed = saved(plan.setting), plan.heads[full].peak - plan.heads["partial_fc"].peak
+    memory = f"{freed / 2**30:.1f} GiB" if freed > 0.05 * 2**30 else "no memory"
     said = [
-        f"partial_fc at {rate:g} saves {max(here, 0):.0%} of the work of a step, and no memory beside chunked_fused."
+        f"Sampling: partial_fc at {plan.setting.rate:g} saves {max(here, 0):.0%} of the work of a step, and {memory}, beside {full}."
     ]
     least = _first(
-        lambda c: saved(dataclasses.replace(plan.setting, identities=round(c))) >= _WORTH_IT, 2.0, 1e10
+        lambda count: saved(dataclasses.replace(plan.setting, identities=round(count))) >= _WORTH_IT,
+        2.0,
+        1e10,
     )
     if least is not None:
-        said.append(f"Below about {_two_digits(least):,} identities it saves less than {_WORTH_IT:.0%} here.")
-    if here > 0:
-        even = _first(lambda r: saved(dataclasses.replace(plan.setting, rate=r)) <= 0, 1e-4, 1.0)
         said.append(
-            f"It costs as much as the exact softmax at a rate of about {even:.2f}."
-            if even is not None
-            else "It is cheaper at every rate."
+            f"Below about {_two_digits(least):,} identities that is less than {_WORTH_IT:.0%} of the work here."
+        )
+    if here > 0:
+        even = _first(lambda rate: saved(dataclasses.replace(plan.setting, rate=rate)) <= 0, 1e-4, 1.0)
+        said.append(
+            "It saves work at every rate below 1."
+            if even is None or even > 0.99
+            else f"From a rate of about {even:.2f} on it saves nothing."
         )
     return said
+
+
+def _on_refusals(plan: Plan) -> list[str]:
+    """Why training would not take the other heads."""
+    by_reason: dict[str, list[str]] = {}
+    for name, error in plan.refused.items():
+        by_reason.setdefault(str(error), []).append(name)
+    return [f"No {' and no '.join(names)}: {reason}." for reason, names in by_reason.items()]
 
 
 def _first(holds: Callable[[float], bool], low: float, high: float) -> float | None:

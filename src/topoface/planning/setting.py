@@ -26,10 +26,16 @@ class Setting:
     """Width D of the embedding."""
     batch: int = 128
     """Images of one device in a step: training.batch_size is this times gpus."""
+    accumulation: int = 1
+    """Micro-batches of a step, each a part of the batch: training.accumulation."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """Of the backbone; heads are float32."""
     sync_batchnorm: bool = True
     """Batch statistics of the global batch."""
+    recompute: bool = False
+    """Activation checkpointing: blocks of the backbone run twice and keep their input alone."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD keeps one number beside each parameter, AdamW two."""
     head: HeadName | None = None
     """The head whose parts are listed; null for the one that is recommended."""
     rate: float = 0.1
@@ -49,9 +55,17 @@ class Setting:
             ("gpus", 1),
             ("dimension", 1),
             ("batch", 2),
+            ("accumulation", 1),
             ("alphabet", 2),
         ):
             require(getattr(self, key) >= least, key, getattr(self, key), f"give {least} or more")
+        parts, batch = self.accumulation, self.batch
+        require(
+            batch % parts == 0 and batch >= 2 * parts,
+            "accumulation",
+            parts,
+            f"give a divisor of batch {batch} that leaves two images or more",
+        )
         require(0 < self.rate <= 1, "rate", self.rate, "give a share in (0, 1], usually 0.1")
         for key in ("memory_gib", "link_gb_s"):
             value = getattr(self, key)
@@ -67,8 +81,23 @@ class Setting:
 
     @property
     def rows(self) -> int:
-        """N: embeddings that each shard sees, those of all processes."""
+        """N: embeddings that each shard sees at once, those of all processes."""
+        return self.micro_batch * self.gpus
+
+    @property
+    def images(self) -> int:
+        """Of a step, on all devices: training.batch_size."""
         return self.batch * self.gpus
+
+    @property
+    def micro_batch(self) -> int:
+        """Images of one device that pass at once."""
+        return self.batch // self.accumulation
+
+    @property
+    def moments(self) -> int:
+        """Numbers that the optimizer keeps beside each parameter."""
+        return 2 if self.optimizer == "adamw" else 1
 
     @property
     def code_length(self) -> int:

@@ -1,5 +1,6 @@
 """The softmax over code vectors: the fixture's numbers, the dense softmax it stands for, and who counts as a negative."""
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from topoface.codes.table import write_table
 from topoface.data.batch import Batch
 from topoface.errors import UserError
 from topoface.functional.draws import SampleDraws
+from topoface.functional.identity_codes import nearest_others
 from topoface.heads import Composed, StatisticsRequest
 from topoface.recipe import Component
 from topoface.recipe.components import build
@@ -218,3 +220,20 @@ def test_a_table_of_another_width_or_all_of_too_many_identities_is_refused(codes
         Composed(8, 40, table=str(codes.folder))
     with pytest.raises(UserError, match="negatives"):
         Composed(16, 200_000, table=str(codes.folder), negatives=None)
+
+
+def test_neighbours_are_found_without_all_code_vectors_in_memory(tmp_path: Path) -> None:
+    """The arrays read from the table stay below half of them at any time, and what is found is what a copy of all gives."""
+    codes = CodesOf(folder=tmp_path / "t", identities=20_000, alphabets=(64, 400), dimension=512)
+    head = Composed(512, 20_000, table=str(codes.folder), centers="frozen", neighbours=4)
+    tracemalloc.start()
+    try:
+        head.connect(codes.source)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    vectors = torch.from_numpy(codes.table.unit_vectors(head.codes.rows(torch.arange(20_000))))
+    assert most < vectors.nbytes / 2
+    tokens = torch.from_numpy(codes.table.tokens(head.codes.rows(torch.arange(20_000)))[:, 0])
+    assert head._nearest is not None
+    assert torch.equal(head._nearest.long(), nearest_others(vectors.__getitem__, tokens, 4))
