@@ -4,7 +4,7 @@ python benchmarks/softmax.py [--classes N] [--sampled N] [--rounds N] [--arcface
 python benchmarks/softmax.py --largest 10000000
 
 Forward, backward and, where said, SGD with momentum and weight decay, from given embeddings (B = 256, D = 512, ArcFace 64, 0.5, one thread). The ways take
-turns; CPU seconds, medians. Extra memory: by how much a second step, in a process of its own, raises the resident memory at its peak. FOLDER is a checkout of insightface's
+turns; CPU seconds, medians. Extra memory: by how much a second step, in a process of its own and with no gradient left from the first, raises the resident memory at its peak. FOLDER is a checkout of insightface's
 recognition/arcface_torch, whose own head is then run on one process. With --largest only the fused head takes two steps, with D = 128.
 """
 
@@ -60,10 +60,10 @@ def obvious(classes: int, *, update: bool) -> Step:
     optimizer = torch.optim.SGD([weight], **SGD)
 
     def step(item: Item) -> None:
-        weight.grad = None
         obvious_loss(item[0].requires_grad_(), weight, item[1]).backward()
         if update:
             optimizer.step()
+        weight.grad = None
 
     return step
 
@@ -98,13 +98,13 @@ def ours(classes: int, *, update: bool, dimension: int = D, **arguments: Any) ->
         draws = SampleDraws(seed=0, step=number, global_size=B, start=0, stop=B)
         batch = Batch(images=embeddings, labels=labels, indices=labels, draws=draws)
         head.begin_step(CONFIG.lr)
-        if optimizer is not None:
-            optimizer.zero_grad()
         head(embeddings.requires_grad_(), labels, extras=head.prepare(batch)).loss.mean().backward()
         if update:
             head.end_step()
             if optimizer is not None:
                 optimizer.step()
+        if optimizer is not None:
+            optimizer.zero_grad()
 
     return step
 
@@ -120,11 +120,11 @@ def arcface_torch(folder: Path, classes: int, rate: float, *, update: bool) -> S
     optimizer = torch.optim.SGD(head.parameters(), **SGD)
 
     def step(item: Item) -> None:
-        optimizer.zero_grad()
         with without_cuda():
             head(item[0].requires_grad_(), item[1]).backward()
         if update:
             optimizer.step()
+        optimizer.zero_grad()
 
     return step
 

@@ -268,7 +268,7 @@ class _ClassPart(torch.autograd.Function):
                     weighted = shrink * (weighted + mass * fall) + torch.linalg.vecdot(powers, falls)
                     mass = shrink * mass + powers.sum(1)
             ctx.inverse = blocks.inverse
-        filled = mass > 0
+        filled = mass != 0  # NaN is something
         total = mass.where(filled, 1)
         log_mass = torch.where(filled, total.log() + top, -torch.inf)
         entropy = (total.log() - weighted / total).where(filled, 0)
@@ -285,7 +285,7 @@ class _ClassPart(torch.autograd.Function):
         rows, centers, own, log_mass, entropy = ctx.saved_tensors
         kept, ctx.kept = ctx.kept, []
         by_own, by_mass, by_entropy = gradients
-        filled = log_mass > -torch.inf
+        filled = log_mass != -torch.inf
         log_mass = log_mass.where(filled, 0)
         by_own = rows.new_zeros(len(rows)) if by_own is None else by_own
         by_mass = torch.zeros_like(by_own) if by_mass is None else by_mass.where(filled, 0)

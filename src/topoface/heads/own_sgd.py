@@ -1,5 +1,8 @@
 """Class centers that move themselves: in backward, block by block, or those drawn in a step alone, the others caught up later."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import astuple
 from typing import Literal
 
 import numpy as np
@@ -20,7 +23,7 @@ WINDOW = 512  # steps after which all rows are caught up: the products of longer
 class OwnSGD(nn.Module):
     """SGD with momentum over a table of class centers, beside torch's optimizer.
 
-    State for a resume: momentum, the step of the window that each row is at, and the learning rates of the window.
+    State for a resume: momentum, the step of the window that each row is at, and what the steps of the window were.
 
     Args:
         weight: class centers ``[C, D]``, cut over the ranks or not; needs no gradient.
@@ -34,12 +37,13 @@ class OwnSGD(nn.Module):
         self._weight = [weight]  # belongs to the head; a list keeps it from being registered here
         self.momentum: Tensor
         self.moved: Tensor
-        self.rates: Tensor
+        self.window: Tensor
         self.register_buffer("momentum", torch.zeros_like(weight.detach()))
         self.register_buffer("moved", torch.zeros_like(weight.detach()[:, 0], dtype=torch.int32))
-        self.register_buffer("rates", torch.full((WINDOW,), torch.nan, dtype=torch.float64))
+        self.register_buffer("window", torch.full((WINDOW, 4), torch.nan, dtype=torch.float64))
         self._config = OptimizerConfig(name="sgd")
         self._lr = 0.0
+        self._still = False
         self._factors = np.eye(2)[
             None
         ]  # [steps made + 1, 2, 2]: what a row has missed, by the step that it is at
@@ -85,9 +89,20 @@ class OwnSGD(nn.Module):
 
     # --- in backward -----------------------------------------------------------------------------------
 
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Inside, backward moves nothing: it is not the one of the step."""
+        self._still = True
+        try:
+            yield
+        finally:
+            self._still = False
+
     @torch.no_grad()
     def move_in_backward(self, start: int, change: Tensor, inverse: Tensor) -> None:
         """The sink of :func:`topoface.functional.blocked_softmax.class_part`."""
+        if self._still:
+            return
         if is_cut(self._weight[0]):
             change /= world_size()  # all ranks' losses, where their mean moves a parameter
         part = slice(start, start + len(change))
@@ -146,12 +161,12 @@ class OwnSGD(nn.Module):
             return
         made = len(self._factors)
         held(self.moved)[chosen] = made
-        self.rates[made - 1] = self._lr
+        self.window[made - 1] = torch.tensor(astuple(step), dtype=torch.float64)
         self._miss(step)
         if made == WINDOW:
             self.catch_up_all()
             held(self.moved).zero_()
-            self.rates.fill_(torch.nan)
+            self.window.fill_(torch.nan)
             self._factors = np.eye(2)[None]
 
     def _miss(self, step: SGDStep) -> None:
@@ -160,11 +175,8 @@ class OwnSGD(nn.Module):
 
 
 def _recall(module: nn.Module, _: object) -> None:
-    """After a resume: the products, from the learning rates."""
+    """After a resume: the products, from the steps as they were made, whatever the recipe says now."""
     assert isinstance(module, OwnSGD)
     module._factors = np.eye(2)[None]
-    now = module._lr
-    for lr in module.rates[~module.rates.isnan()].tolist():
-        module._lr = lr
-        module._miss(module._step)
-    module._lr = now
+    for lr, momentum, decay, nesterov in module.window[~module.window[:, 0].isnan()].tolist():
+        module._miss(SGDStep(lr=lr, momentum=momentum, decay=decay, nesterov=bool(nesterov)))

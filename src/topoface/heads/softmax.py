@@ -1,6 +1,7 @@
 """Normalised softmax heads: cosines to class centers, a margin on the own class, cross entropy."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -63,7 +64,7 @@ class Softmax(nn.Module):
         products: Products = "float32",
     ) -> None:
         super().__init__()
-        require(scale > 0, "scale", scale, "give a positive scale")
+        require(0 < scale < torch.inf, "scale", scale, "give a positive scale")
         require(0 < rate <= 1, "rate", rate, "give a share in (0, 1], 1 for all classes")
         require(
             not fused or rate == 1, "fused", fused, "set it to false, or rate to 1: drawn classes need it not"
@@ -127,6 +128,10 @@ class Softmax(nn.Module):
         """The forward passes of an optimizer step follow, with this learning rate."""
         if self.sgd is not None:
             self.sgd.begin(lr)
+
+    def held_still(self) -> AbstractContextManager[None]:
+        """Inside, ``fused`` centers do not move: for gradients that are asked for before those of the step."""
+        return nullcontext() if self.sgd is None else self.sgd.still()
 
     def end_step(self) -> None:
         """The step is taken: move the centers that were drawn."""
@@ -311,6 +316,8 @@ class CosFace(Softmax):
         **softmax: Any,
     ) -> None:
         super().__init__(embedding_dim, num_classes, **softmax)
+        # cosines span 2: no target can be met beyond
+        require(0 <= margin <= 2, "head.init_args.margin", margin, "give a number in [0, 2], usually 0.4")
         self.m = margin
 
     @property
@@ -348,8 +355,9 @@ class CombinedMargin(Softmax):
         **softmax: Any,
     ) -> None:
         super().__init__(embedding_dim, num_classes, **softmax)
-        if multiplier < 1:
-            raise UserError(f"is {multiplier}", "head.init_args.multiplier", "give m1 >= 1")
+        require(1 <= multiplier < torch.inf, "head.init_args.multiplier", multiplier, "give m1 >= 1")
+        require(0 <= angular < torch.pi, "head.init_args.angular", angular, "give m2 in radians, in [0, pi)")
+        require(0 <= additive <= 2, "head.init_args.additive", additive, "give m3 in [0, 2]")
         self.multiplier, self.angular, self.additive = multiplier, angular, additive
         self.continuation = continuation
 

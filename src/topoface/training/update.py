@@ -3,6 +3,7 @@
 import json
 import traceback
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +86,8 @@ def gradients_of_step(run: Run, micro_batches: Iterator[Batch]) -> Update:
         for micro in range(count):
             batch = _next(micro_batches, run.step).to(run.device)
             with without_sync([run.replicated_model, run.replicated_head], when=micro < count - 1):
-                output = forward_step(run.replicated_model, run.replicated_head, run.hooks, batch)
+                with getattr(run.head, "held_still", nullcontext)():  # methods may ask for gradients
+                    output = forward_step(run.replicated_model, run.replicated_head, run.hooks, batch)
                 # class centers that move in backward must not move by what is not finite, which is found out below
                 if (
                     not getattr(run.head, "fused", False)

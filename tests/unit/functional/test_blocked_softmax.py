@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 
 from topoface.functional import blocked_softmax
 from topoface.functional.blocked_softmax import class_part, released_entropy_part
-from topoface.functional.shards import ShardPart
+from topoface.functional.shards import ShardPart, join_shards
 from topoface.functional.softmax import negative_log_likelihood
 
 SCALE, n, D = 16.0, 7, 6
@@ -192,8 +192,22 @@ def test_nothing_of_the_size_of_the_logits_is_kept_beyond_the_budget(monkeypatch
     centers = torch.randn(200_000, 8).requires_grad_()
     part = class_part(rows, centers, torch.zeros(64, dtype=torch.int64), 16.0)
     gc.collect()
-    largest = max(
-        t.numel() for t in gc.get_objects() if type(t) is Tensor and t.data_ptr() != centers.data_ptr()
-    )
-    assert largest < 64 * 200_000 / 4
+    given = {t.untyped_storage().data_ptr() for t in (rows, centers)}
+    alive = {
+        t.untyped_storage().data_ptr(): t.untyped_storage() for t in gc.get_objects() if type(t) is Tensor
+    }
+    assert sum(s.nbytes() for place, s in alive.items() if place not in given) < 4 * 64 * 200_000 / 4
     part.log_mass.sum().backward()
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_center_that_is_not_finite_makes_a_loss_that_is_not(bad: float) -> None:
+    """Not one of classes that are not there, whose mass is 0 and whose loss is 0."""
+    rows, centers = normalize(torch.randn(4, 8)).requires_grad_(), torch.randn(50, 8)
+    centers[40] = bad
+    part = class_part(rows, centers.requires_grad_(), torch.arange(4), 16.0)
+    assert part.log_mass.isnan().all()
+    other = class_part(rows, torch.randn(20, 8), torch.full((4,), -1), 16.0)
+    assert join_shards([other, part]).log_mass.isnan().all()
+    (gradient,) = torch.autograd.grad(part.log_mass.sum(), rows)
+    assert gradient.isnan().any()

@@ -8,10 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.oracles import identity_codes as oracle
 from topoface.data.batch import Batch
 from topoface.errors import UserError
+from topoface.functional import blocked_softmax
+from topoface.functional.blocked_softmax import DrawnRows
 from topoface.functional.draws import SampleDraws
 from topoface.heads import AdaFace, ArcFace, CosFace, PartialFC, own_sgd
 from topoface.heads.head import StatisticsRequest
@@ -110,16 +113,49 @@ def test_every_statistic_and_gradient_is_that_of_a_head_of_the_chosen_alone(log_
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-11)
 
 
-def test_a_step_copies_no_rows_that_are_drawn() -> None:
+def test_a_step_copies_no_more_than_a_block_of_the_rows_that_are_drawn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    copied: list[int] = []
+    rows_of = DrawnRows.rows
+
+    def rows(self: DrawnRows, which: Any, out: Tensor | None = None) -> Tensor:
+        found = rows_of(self, which, out)
+        copied.append(len(found))
+        return found
+
+    monkeypatch.setattr(DrawnRows, "rows", rows)
+    monkeypatch.setattr(blocked_softmax, "_ELEMENTS", {"cpu": 2})  # blocks of 256 classes
     head = PartialFC(64, 4000, rate=0.5)
     head.begin_step(0.1)
-    x, labels = torch.randn(2, 64), torch.tensor([5, 7])
+    labels = torch.tensor([5, 7])
     batch = replace(BATCH, images=BATCH.images[:2], labels=labels, indices=torch.arange(2))
-    head(x, labels, extras=head.prepare(batch))
+    with AllocatedSizes() as sizes:
+        head(torch.randn(2, 64), labels, extras=head.prepare(batch)).loss.mean().backward()
     assert head.sgd is not None
     ((chosen, stand_in),) = head.sgd._taken
-    assert stand_in.shape == (len(chosen), 64)
     assert stand_in.untyped_storage().nbytes() == 4
+    assert sum(copied) == 2 * len(chosen) + 2  # forward, backward, and the own classes
+    assert max(copied) == 256
+    # the gradient alone is of all rows
+    assert sum(size >= 64 * len(chosen) for size in sizes.found) == 1
+
+
+class AllocatedSizes(TorchDispatchMode):
+    """Numbers in each storage that an operation makes. None is kept: autograd copies gradients that others hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[int] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        tensors = [a for a in (*args, *(kwargs or {}).values()) if isinstance(a, Tensor)]
+        given = {a.untyped_storage().data_ptr() for a in tensors}
+        for tensor in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in given:
+                self.found.append(tensor.untyped_storage().nbytes() // tensor.element_size())
+        return out
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.5])
@@ -219,6 +255,34 @@ def test_a_resume_goes_on_bit_for_bit_with_rows_that_lag() -> None:
     y = train(second, range(33, 60))
     assert all(torch.equal(a, b) for a, b in zip(x[33:], y, strict=True))
     assert torch.equal(whole.weight, second.weight)
+
+
+def test_rows_that_lag_are_caught_up_by_the_steps_as_they_were_whatever_the_recipe_says_now() -> None:
+    def fresh(**settings: float) -> PartialFC:
+        head = head_of(0.3)
+        head.adopt(OptimizerConfig(**settings), 1)
+        return head
+
+    first, other = fresh(**SETTINGS), fresh(momentum=0.0, weight_decay=0.1)
+    train(first, range(30))
+    other.load_state_dict(first.state_dict())
+    torch.testing.assert_close(other.class_centers(), first.class_centers(), rtol=0, atol=0)
+
+
+def test_fused_centers_hold_still_while_others_ask_for_gradients() -> None:
+    head = CosFace(D, C, fused=True).double()
+    head.adopt(OptimizerConfig(**SETTINGS), 1)
+    head.begin_step(0.1)
+    before = head.weight.detach().clone()
+    x = Z.clone().requires_grad_()
+    with head.held_still():
+        loss = head(x, LABELS).loss.mean()
+        (asked,) = torch.autograd.grad(loss, x, retain_graph=True)
+    assert torch.equal(head.weight, before)
+    loss.backward()
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, asked, rtol=0, atol=1e-14)
+    assert not torch.equal(head.weight, before)
 
 
 def test_micro_batches_move_each_row_once_by_their_sum() -> None:
