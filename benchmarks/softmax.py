@@ -4,8 +4,9 @@ python benchmarks/softmax.py [--classes N] [--sampled N] [--rounds N] [--arcface
 python benchmarks/softmax.py --largest 10000000
 
 Forward, backward and, where said, SGD with momentum and weight decay, from given embeddings (B = 256, D = 512, ArcFace 64, 0.5, one thread). The ways take
-turns; CPU seconds, medians. Extra memory: by how much a second step, in a process of its own and with no gradient left from the first, raises the resident memory at its peak. FOLDER is a checkout of insightface's
-recognition/arcface_torch, whose own head is then run on one process. With --largest only the fused head takes two steps, with D = 128.
+turns; CPU seconds, medians. Extra memory: by how much a second step, in a process of its own and with no gradient left from the first, raises the resident
+memory at its peak. FOLDER is a checkout of insightface's recognition/arcface_torch, whose own head is then run on one process. With --largest only the
+fused head takes two steps, with D = 128.
 """
 
 import argparse

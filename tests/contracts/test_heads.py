@@ -162,7 +162,14 @@ def test_centers_are_a_function_of_the_seed_and_touch_no_global_generator() -> N
 
 @pytest.mark.parametrize(
     ("kind", "arguments"),
-    [(ArcFace, {"margin": -0.1}), (ArcFace, {"scale": 0.0}), (CombinedMargin, {"multiplier": 0.5})],
+    [
+        (ArcFace, {"margin": -0.1}),
+        *((ArcFace, {"scale": scale}) for scale in (0.0, math.inf, math.nan)),
+        *((CosFace, {"margin": margin}) for margin in (-0.4, 2.1, math.inf, math.nan)),
+        *((CombinedMargin, {"multiplier": multiplier}) for multiplier in (0.5, math.inf, math.nan)),
+        *((CombinedMargin, {"angular": angular}) for angular in (-0.1, 9.0, math.nan)),
+        *((CombinedMargin, {"additive": additive}) for additive in (-3.0, 2.1, math.nan)),
+    ],
 )
 def test_impossible_settings_are_refused(kind: type[Softmax], arguments: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=next(iter(arguments))):

@@ -1,5 +1,6 @@
 """From a source of faces and a frozen encoder to a table of codes."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from topoface.errors import UserError, require
 
 RANDOM = "random"
 """An encoder that looks at no image: the control."""
+OF_IMAGES = ("alpha", "shrink", "max_images", "epochs", "step", "rate", "momentum")
+"""Settings of `BuildSettings` that mean something only where vectors are made from images."""
 Show = Callable[[str, int, int], None]
 """Called with what is being done, how much is done, and how much there is."""
 
@@ -68,8 +71,19 @@ class BuildSettings:
             self.max_images is None or self.max_images >= 1, "max images", self.max_images, "give 1 or more"
         )
         require(self.epochs >= 0, "epochs", self.epochs, "give 0 or more")
-        require(self.rate > 0, "rate", self.rate, "give more than 0")
+        require(0 < self.rate < math.inf, "rate", self.rate, "give a number above 0")
         require(0 <= self.momentum < 1, "momentum", self.momentum, "give 0 or more, below 1")
+        if self.encoder == RANDOM:
+            remedy = "leave it out, and a preset that sets it: encoder random makes vectors of no image"
+            defaults = BuildSettings(encoder=RANDOM)
+            for name in OF_IMAGES:
+                value = getattr(self, name)
+                require(value == getattr(defaults, name), name.replace("_", " "), value, remedy)
+
+    def applied(self) -> dict[str, Any]:
+        """What codes are made by: all settings but those that nothing was done with."""
+        left_out = OF_IMAGES if self.encoder == RANDOM else ()
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
 
 
 PAPER = {
@@ -108,7 +122,7 @@ def build(source: Source, out: Path, settings: BuildSettings, show: Show = lambd
     facts: dict[str, Any] = {
         "source": source.uri,
         "fingerprint": origin(source).fingerprint(),
-        **asdict(settings),
+        **settings.applied(),
     }
     if settings.encoder == RANDOM:
         dimension = settings.dimension or 512

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from topoface.errors import UserError, missing_extra
-from topoface.models.encoder import Encode, open_encoder
+from topoface.models.encoder import Encode, onnx_files, open_encoder
 from topoface.models.files import CALIBRATION
 
 STORED = ".safetensors"
@@ -41,8 +41,7 @@ def encoder_digest(path: str) -> str:
     if not place.exists():
         raise UserError("does not exist", path, "say where the encoder lies now: --encoder PATH")
     if place.is_file():
-        beside = place.with_name(f"{place.name}.json")  # how an ONNX embedder is fed
-        files = [place, beside] if beside.is_file() else [place]
+        files = onnx_files(path) if place.suffix == ".onnx" else [place]
     else:
         files = sorted(file for file in place.rglob("*") if file.is_file() and file.name != CALIBRATION)
     total = hashlib.sha256()

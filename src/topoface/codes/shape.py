@@ -12,6 +12,8 @@ MOST_CHOSEN = 256
 """The largest alphabet that is chosen without being asked for: a token stays one byte."""
 FEWEST_PER_TOKEN = 8
 """Identities that a token should stand for, where a choice is left."""
+LONGEST = 63
+"""Two tokens to a position are 2^64 codes after that, which is more than `MOST_CODES` allows."""
 _FORM = "write K (the shortest length that fits), KxL, or K1,K2,.."
 
 
@@ -29,6 +31,8 @@ def parse_shape(text: str, identities: int) -> tuple[int, ...]:
     if "x" in text.lower():
         if len(numbers) != 2:
             raise UserError("is no shape of codes", where, _FORM)
+        if numbers[1] > LONGEST:  # before there is a list of that length
+            raise UserError(f"is {numbers[1]:,} tokens long", where, f"give {LONGEST} at most")
         numbers = numbers[:1] * numbers[1]
     elif len(numbers) == 1:
         if numbers[0] < 2:
@@ -59,7 +63,7 @@ def choose_shape(identities: int, dimension: int) -> tuple[int, ...]:
     Where identities are too few for all of that, as many directions as 64 bits allow.
     """
     largest = max(min(MOST_CHOSEN, identities // FEWEST_PER_TOKEN), 2)
-    lengths = range(max(shortest(largest, math.ceil(ROOM * identities)), 1), 64)
+    lengths = range(max(shortest(largest, math.ceil(ROOM * identities)), 1), LONGEST + 1)
     shapes = []
     for length in lengths:
         tight = _root(math.ceil(ROOM * identities), length)
@@ -67,7 +71,7 @@ def choose_shape(identities: int, dimension: int) -> tuple[int, ...]:
         if k <= largest and k**length < MOST_CODES:
             shapes.append((k,) * length)
     if not shapes:
-        longest = max(length for length in range(1, 64) if largest**length < MOST_CODES)
+        longest = max(length for length in range(1, LONGEST + 1) if largest**length < MOST_CODES)
         shapes.append((largest,) * longest)
     return min(shapes, key=lambda shape: (sum(shape), len(shape)))
 

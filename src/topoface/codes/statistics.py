@@ -15,6 +15,7 @@ Floats = NDArray[np.float64]
 MOST_IN_MEMORY = 4 * 2**30  # bytes of sums; more of them live in a temporary file
 BLOCK = 65536  # rows worked on at a time: there may be millions
 _RIDGE = 1e-6  # of the mean noise, added to every direction: with few second images some have no noise that could be seen
+_ROUNDING = 1e-12  # of the rows' squares to a degree of freedom: noise below it is what their differences are rounded to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +98,8 @@ def analyse(seen: ClassSums) -> Variances | None:
     if spreads is None:
         return None
     within, between, size, _ = spreads
-    msw, msb = float(np.trace(within)), float(np.trace(between))
+    msw = max(float(np.trace(within)), 0.0)  # copies leave rounding, of either sign
+    msb = float(np.trace(between))
     return Variances(msw, msb, size, max((msb - msw) / size, 0.0))
 
 
@@ -133,7 +135,10 @@ def wiener(seen: ClassSums) -> Shrinkage | None:
     if spreads is None:
         return None
     within, between, size, center = spreads
-    noise = within + np.eye(len(within)) * _RIDGE * max(float(np.trace(within)) / len(within), 1e-12)
+    freedom = int(seen.counts.sum()) - np.count_nonzero(seen.counts)
+    floor = _ROUNDING * float(np.trace(seen.products)) / freedom
+    ridge = max(_RIDGE * float(np.trace(within)) / len(within), floor)
+    noise = within + np.eye(len(within)) * ridge
     root = np.linalg.cholesky(noise)
     signal = np.linalg.solve(root, np.linalg.solve(root, (between - within) / size).T)
     gain, turn = np.linalg.eigh((signal + signal.T) / 2)

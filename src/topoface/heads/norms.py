@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from topoface.errors import UserError
+from topoface.errors import UserError, require
 from topoface.functional import margin as margins
 from topoface.functional.collectives import gather_rows
 from topoface.heads.softmax import Softmax
@@ -47,7 +47,7 @@ class MagFace(Softmax):
         **softmax: Any,
     ) -> None:
         super().__init__(embedding_dim, num_classes, **softmax)
-        if not 0 < least_norm < greatest_norm:
+        if not 0 < least_norm < greatest_norm < torch.inf:
             raise UserError(
                 f"is {least_norm}, not in (0, {greatest_norm})",
                 "head.init_args.least_norm",
@@ -59,6 +59,7 @@ class MagFace(Softmax):
                 "head.init_args.least_margin",
                 "give radians, 0 <= least <= greatest < pi",
             )
+        require(0 <= strength < torch.inf, "head.init_args.strength", strength, "give 0 or more, usually 35")
         self.least_norm, self.greatest_norm = least_norm, greatest_norm
         self.least_margin, self.greatest_margin = least_margin, greatest_margin
         self.strength, self.easy_margin, self.continuation = strength, easy_margin, continuation
@@ -112,10 +113,12 @@ class AdaFace(Softmax):
         for name, value, most in (("margin", margin, torch.pi), ("memory", memory, 1.0)):
             if not 0 <= value < most:
                 raise UserError(f"is {value}", f"head.init_args.{name}", f"give a number in [0, {most:.3g})")
-        if concentration <= 0:
-            raise UserError(
-                f"is {concentration}", "head.init_args.concentration", "give a positive number, usually 0.333"
-            )
+        require(
+            0 < concentration < torch.inf,
+            "head.init_args.concentration",
+            concentration,
+            "give a positive number, usually 0.333",
+        )
         self.m, self.concentration, self.memory, self.continuation = (
             margin,
             concentration,

@@ -12,6 +12,7 @@ import difflib
 import functools
 import inspect
 import json
+import math
 import re
 import textwrap
 import types
@@ -152,6 +153,8 @@ def _convert(option: Option, value: object, path: str, known: Iterable[Option]) 
                 f"found {shown(value)} where a list is expected", path, "give a list, [] for none"
             )
         return [construct(item, entry, f"{path}.{index}", known) for index, entry in enumerate(value)]
+    for where, number in _not_finite(value, path):
+        raise UserError(f"is {number}", where, "give a finite number")
     try:
         return checked(value, option.kind)
     except ValueError:
@@ -178,13 +181,22 @@ def checked(value: object, kind: Any) -> Any:
     parser.add_argument("--value", type=kind)
     try:
         result = parser.parse_object({"value": copy.deepcopy(value)}).value  # it writes into what it is given
-    except (ArgumentError, TypeError, ValueError) as error:
+    except (ArgumentError, OverflowError, TypeError, ValueError) as error:
         raise ValueError from error
     if _mentions_any(kind):
         return value  # the shape is right; what is inside is nobody's business
     if not _same(value, result):
         raise ValueError
     return result
+
+
+def _not_finite(value: object, path: str) -> Iterator[tuple[str, float]]:
+    """The numbers in a value that are infinite or NaN, each with its path: no setting means them, and no JSON holds them."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield path, value
+    elif isinstance(value, Mapping | list | tuple):
+        for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _not_finite(inner, f"{path}.{key}")
 
 
 def _same(value: Any, result: Any) -> bool:

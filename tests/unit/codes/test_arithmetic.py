@@ -122,6 +122,13 @@ def test_what_is_no_shape_is_said_to_be_none(text: str) -> None:
         parse_shape(text, 10)
 
 
+@pytest.mark.parametrize("text", ["20x100000000000", "1x64", "2x64"])
+def test_a_length_that_64_bits_cannot_hold_is_refused_before_there_is_a_list_of_it(text: str) -> None:
+    with pytest.raises(UserError, match=r"^shape .*: is [\d,]+ tokens long; give 63 at most$"):
+        parse_shape(text, 10)
+    assert parse_shape("2x63", 10) == (2,) * 63
+
+
 def test_a_shape_without_a_code_for_everybody_is_refused() -> None:
     assert parse_shape("10x3", 1000) == (10, 10, 10)
     with pytest.raises(UserError, match=r"1,000 codes for 1,001 identities"):

@@ -12,7 +12,7 @@ import torch
 from tests.oracles import code_vectors as oracle
 from tests.real_data import DATA, needs_data
 from topoface import cli
-from topoface.codes.build import PAPER, BuildSettings, build
+from topoface.codes.build import OF_IMAGES, PAPER, BuildSettings, build
 from topoface.codes.encoders import open_image_encoder
 from topoface.codes.encoding import class_sums
 from topoface.codes.extend import extend
@@ -134,6 +134,7 @@ def test_random_vectors_are_a_control_that_needs_no_encoder(tmp_path: Path) -> N
     settings = BuildSettings(encoder="random", dimension=20, kind="random")
     table = build(open_source(FACES), tmp_path / "codes", settings)
     assert table.dimension == 20
+    assert not {*OF_IMAGES} & {*table.meta}, "nothing is said to be applied that was not"
     wider = extend(table, open_source(MORE), tmp_path / "more")
     names = open_source(FACES).names
     np.testing.assert_array_equal(
@@ -159,11 +160,32 @@ def test_published_reading_is_a_preset(tmp_path: Path) -> None:
         {"epochs": -1},
         {"momentum": 1.0},
         {"rate": 0.0},
+        {"rate": float("inf")},
     ],
 )
 def test_settings_without_sense_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(UserError):
         BuildSettings(**{"encoder": "random", **change}).check()
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"alpha": 0.4}, "alpha"),
+        ({"alpha": None}, "alpha"),
+        ({"shrink": "wiener"}, "shrink"),
+        ({"max_images": 5}, "max images"),
+        ({"epochs": 7}, "epochs"),
+        ({"step": "sum"}, "step"),
+        ({"rate": 0.2}, "rate"),
+        ({"momentum": 0.9}, "momentum"),
+        (PAPER, "alpha"),
+    ],
+)
+def test_random_vectors_refuse_what_they_would_ignore(change: dict[str, Any], where: str) -> None:
+    with pytest.raises(UserError, match=f"^{where}: is .*; leave it out.*encoder random"):
+        BuildSettings(**{"encoder": "random", **change}).check()
+    BuildSettings(**{"encoder": "a.onnx", **change}).check()
 
 
 @pytest.mark.parametrize(

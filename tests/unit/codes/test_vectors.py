@@ -263,6 +263,24 @@ def test_wiener_brings_rare_identities_nearer_to_their_true_direction() -> None:
     np.testing.assert_allclose(np.sort(found.gain), expected, rtol=0.25)
 
 
+@pytest.mark.parametrize(("people", "copies", "d"), [(20, 3, 8), (40, 2, 128), (300, 20, 512)])
+@pytest.mark.parametrize("noise", [0.0, 1e-7])
+def test_wiener_leaves_the_means_of_copies_where_they_are(
+    people: int, copies: int, d: int, noise: float
+) -> None:
+    """What is left of their noise is rounding, of either sign, which no ridge relative to itself covers."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(people), copies)
+    rows = oracle.unit(rng.normal(size=(people, d)))[labels] + noise * rng.normal(size=(len(labels), d))
+    sums = seen(rows.astype(np.float32), labels)
+    found, variances = wiener(sums), analyse(sums)
+    assert found is not None
+    assert variances is not None
+    assert 0 <= variances.kappa < 1e-6
+    means = sums.means(np.arange(people))
+    np.testing.assert_allclose(found(means, sums.counts), means, atol=1e-6)
+
+
 @pytest.mark.parametrize("alpha", [None, 0.0, 0.25])
 @pytest.mark.parametrize("people", [1, 2, 7])
 def test_means_that_do_not_differ_are_refused_in_one_line(people: int, alpha: float | None) -> None:

@@ -1,5 +1,6 @@
 """Trees against types: what jsonargparse reads leniently is refused, and every message names its path."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -64,6 +65,7 @@ def test_values_of_the_right_type_pass_unchanged(value: Any, kind: Any, result: 
         ([None], list[float]),
         ("x", list[str]),
         ([1], dict[str, Any]),
+        pytest.param(10**400, float, id="too large for a float"),
     ],
 )
 def test_what_jsonargparse_would_bend_is_refused(value: Any, kind: Any) -> None:
@@ -95,6 +97,8 @@ class Outer:
     inner: Inner = field(default_factory=lambda: Inner(size=7))
     maybe: Inner | None = None
     many: list[Inner] = field(default_factory=list)
+    pair: tuple[float, float] = (0.0, 1.0)
+    free: dict[str, Any] = field(default_factory=dict)
 
 
 OUTER = list(flatten(options_of(Outer).values()))
@@ -124,8 +128,8 @@ def test_ready_instances_pass() -> None:
     [
         ({"name": "n", "many": [{}, {"sise": 3}]}, "many.1.sise: unknown key; did you mean many.1.size?"),
         ({"name": "n", "size": 3}, "size: unknown key; did you mean inner.size?"),
-        ({"name": "n", "zzz": 3}, "zzz: unknown key; keys here: name, inner, maybe, many"),
-        ({"name": "n", 3: 3}, "3: unknown key; keys here: name, inner, maybe, many"),
+        ({"name": "n", "zzz": 3}, "zzz: unknown key; keys here: name, inner, maybe, many, pair, free"),
+        ({"name": "n", 3: 3}, "3: unknown key; keys here: name, inner, maybe, many, pair, free"),
         ({"name": "n", "inner.size": 3}, "inner.size: a key with dots in it; write it as nested groups"),
         (
             {"name": "n", "inner": 3},
@@ -140,6 +144,21 @@ def test_messages_name_the_path_and_the_remedy(tree: Any, message: str) -> None:
     with pytest.raises(UserError) as caught:
         construct(Outer, tree, "", OUTER)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan])
+def test_a_number_that_is_not_finite_is_refused_wherever_it_stands(number: float) -> None:
+    places = [
+        ({"inner": {"factor": number}}, "inner.factor"),
+        ({"many": [{}, {"factor": number}]}, "many.1.factor"),
+        ({"pair": [0.5, number]}, "pair.1"),
+        ({"free": {"scale": number}}, "free.scale"),
+        ({"free": {"deep": [{"margin": number}]}}, "free.deep.0.margin"),
+    ]
+    for tree, path in places:
+        with pytest.raises(UserError) as caught:
+            construct(Outer, {"name": "n", **tree}, "", OUTER)
+        assert str(caught.value) == f"{path}: is {number}; give a finite number"
 
 
 def test_nested_defaults_are_listed_as_they_will_be() -> None:
