@@ -16,6 +16,7 @@ from topoface.errors import UserError
 
 FACE_SHAPE = (112, 112, 3)
 MAX_PIXELS = 64_000_000
+_ROWS = 512  # converted together: of a large image Pillow already holds more copies than one likes (of a WebP, four)
 # Only these: Pillow knows formats whose reading starts other programs (EPS) or plugins.
 _PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 
@@ -57,7 +58,7 @@ def decode_into(data: Encoded, out: Pixels, where: str, *, mirror: bool = False)
     """
     size = _jpeg_size(data, where)
     if size is None:
-        store_face(_decode_with_pillow(data, where), out, where, mirror=mirror)
+        store_face(_decode_with_pillow(data, where, face=True), out, where, mirror=mirror)
         return
     _require_face_size(size, where)
     _decode_jpeg(data, where, "BGR" if mirror else "RGB", out)
@@ -97,10 +98,13 @@ def _decode_jpeg(data: Encoded, where: str, colours: str, out: Pixels) -> Pixels
     return out
 
 
-def _decode_with_pillow(data: Encoded, where: str) -> Pixels:
+def _decode_with_pillow(data: Encoded, where: str, *, face: bool = False) -> Pixels:
+    """A face of another size is refused before its pixels are read."""
     try:
         with Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS) as image:
             _require_sane_size(image.height, image.width, where)
+            if face:
+                _require_face_size((image.height, image.width), where)
             return _rgb(image)
     except UserError:
         raise
@@ -118,9 +122,13 @@ def _rgb(image: Image.Image) -> Pixels:
     if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip at 255
         grey = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return np.array(image.convert("RGB"))
+    rgb = np.empty((image.height, image.width, 3), dtype=np.uint8)
+    for top in range(0, image.height, _ROWS):
+        part = image.crop((0, top, image.width, min(top + _ROWS, image.height)))
+        if part.mode == "P" and "transparency" in part.info:
+            part = part.convert("RGBA")
+        rgb[top : top + _ROWS] = np.asarray(part.convert("RGB"))
+    return rgb
 
 
 def _require_sane_size(height: int, width: int, where: str) -> None:

@@ -88,6 +88,14 @@ class FolderSource(Source):
         """Covers every relative path and file size, and the content of up to 4,096 files spread evenly."""
         return self._fingerprint
 
+    def stamp(self) -> str:
+        """See ``Source.stamp``; looks at every file, and reads none again."""
+        try:
+            times = [(self._root / name).stat().st_mtime_ns for name in self._files]
+        except OSError as error:
+            raise _unreadable(error, self.uri) from error
+        return content_hash([self._fingerprint.encode(), np.array(times, dtype="<i8").tobytes()])
+
     @cached_property
     def _fingerprint(self) -> str:
         return content_hash(self._hashed_parts())

@@ -1,6 +1,8 @@
 """``open_source``: the right source for a path or URI."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl
 
 from topoface.data.folder import FolderSource
@@ -16,6 +18,7 @@ _SYNTHETIC_KEYS = {
     "seed": "seed",
     "first": "first_identity",
 }
+_SELECTION_KEYS = ("least_images", "most_images", "seed")
 
 
 def open_source(uri: str | Path) -> Source:
@@ -24,8 +27,10 @@ def open_source(uri: str | Path) -> Source:
     Args:
         uri: a folder with one sub-folder of images an identity; a folder with ``train.rec``, ``train.idx``
             and ``property``; any ``.rec`` with its ``.idx`` beside it; or
-            ``synthetic:?identities=100&images=10&seed=0&first=0``. A folder or .rec may end in ``?least_images=20``: only
-            identities with as many images are taken.
+            ``synthetic:?identities=100&images=10&seed=0&first=0``. A folder or .rec may end in
+            ``?least_images=8&most_images=8,2,1&seed=0`` (any of these; drawn faces take them among their own): only identities
+            with 8 images are taken, and a third of them keeps 8, a third 2, a third one, drawn by the seed:
+            :class:`~topoface.data.selection.Selection`.
 
     Raises:
         UserError: nothing usable is there, or it holds fewer than two identities.
@@ -59,21 +64,28 @@ def _open(uri: str) -> Source:
 
 def _open_selection(uri: str) -> Source:
     place, _, query = uri.rpartition("?")
-    key, _, text = query.partition("=")
-    if key != "least_images":
-        raise UserError(f"unknown key {key!r}", uri, "after a path only ?least_images=N is understood")
-    if not (text.isdecimal() and int(text) >= 1):
-        raise UserError(f"least_images is {text!r}", uri, "give a whole number from 1")
-    return Selection(_open(place), int(text), uri)
+    return Selection(_open(place), uri, **_numbers(uri, query, _SELECTION_KEYS))
 
 
 def _open_synthetic(uri: str) -> Source:
-    arguments = {}
-    for key, text in parse_qsl(uri.removeprefix(SYNTHETIC).removeprefix("?"), keep_blank_values=True):
-        if key not in _SYNTHETIC_KEYS:
-            raise UserError(f"unknown key {key!r}", uri, f"the keys are {', '.join(_SYNTHETIC_KEYS)}")
-        least = 1 if key in ("identities", "images") else 0
-        if not (text.isdecimal() and int(text) >= least):
-            raise UserError(f"{key} is {text!r}", uri, f"give a whole number from {least}")
-        arguments[_SYNTHETIC_KEYS[key]] = int(text)
-    return SyntheticSource(**{"identities": 100, "images_per_identity": 10, **arguments})
+    query = uri.removeprefix(SYNTHETIC).removeprefix("?")
+    asked = _numbers(uri, query, dict.fromkeys([*_SYNTHETIC_KEYS, *_SELECTION_KEYS]))
+    drawn = {name: asked[key] for key, name in _SYNTHETIC_KEYS.items() if key in asked}
+    source = SyntheticSource(**{"identities": 100, "images_per_identity": 10, **drawn})
+    part = {key: asked[key] for key in _SELECTION_KEYS if key in asked}
+    return Selection(source, uri, **part) if part.keys() - {"seed"} else source
+
+
+def _numbers(uri: str, query: str, keys: Iterable[str]) -> dict[str, Any]:
+    """Value by key: a whole number, or a list of them for ``most_images``."""
+    numbers: dict[str, Any] = {}
+    for key, text in parse_qsl(query, keep_blank_values=True):
+        if key not in keys:
+            raise UserError(f"unknown key {key!r}", uri, f"the keys are {', '.join(keys)}")
+        several, least = key == "most_images", 0 if key in ("seed", "first") else 1
+        parts = text.split(",") if several else [text]
+        if not all(part.isdecimal() and int(part) >= least for part in parts):
+            wanted = "whole numbers from 1, as in 8,2,1" if several else f"a whole number from {least}"
+            raise UserError(f"{key} is {text!r}", uri, f"give {wanted}")
+        numbers[key] = [int(part) for part in parts] if several else int(text)
+    return numbers

@@ -123,6 +123,10 @@ class RecordSource(Source):
         """Covers the file's size, all keys, offsets and labels, and up to 4,096 records spread evenly."""
         return self._fingerprint
 
+    def stamp(self) -> str:
+        """See ``Source.stamp``."""
+        return content_hash([self._fingerprint.encode(), str(self._path.stat().st_mtime_ns).encode()])
+
     @cached_property
     def _fingerprint(self) -> str:
         return content_hash(self._hashed_parts())

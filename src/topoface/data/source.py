@@ -61,6 +61,10 @@ class Source(Protocol):
         a pass over the data.
         """
 
+    def stamp(self) -> str:
+        """Changes when the fingerprint or a file's time of change does: for what is kept on this machine and found again."""
+        return self.fingerprint()
+
     def read_into(self, i: int, out: Pixels, *, mirror: bool = False) -> None:
         """Read sample ``i`` into ``out``, uint8 ``[112, 112, 3]``, mirrored left to right if asked.
 

@@ -7,6 +7,9 @@ from typing import Any, Literal
 
 from topoface.errors import require
 
+MOST_EPOCHS = 1e9
+"""So that epochs can be counted in steps, however large the source."""
+
 
 @dataclass(kw_only=True)
 class Component:
@@ -25,7 +28,10 @@ class DataConfig:
     """Where the faces come from and in which order."""
 
     train: str
-    """Training faces: a folder of identity folders, a RecordIO folder or .rec file, or synthetic:?identities=100&images=10."""
+    """Training faces: a folder of identity folders, a RecordIO folder or .rec file, or synthetic:?identities=100&images=10.
+
+    FACES?least_images=8&most_images=8,2,1&seed=0 takes people with 8 images or more, and thins them to a long tail at random: a third keeps 8, a
+    third 2, a third one."""
     sampling: Literal["uniform", "identity_balanced"] = "uniform"
     """Order: each image once an epoch, or P identities x K images a batch."""
     images_per_identity: int = 4
@@ -112,7 +118,10 @@ class OptimizerConfig:
         decay, clip = self.weight_decay, self.clip_norm
         require(0 <= decay < math.inf, "optimizer.weight_decay", decay, "give 0 or more")
         require(
-            clip is None or clip > 0, "optimizer.clip_norm", clip, "give a positive number, or null for none"
+            clip is None or 0 < clip < math.inf,
+            "optimizer.clip_norm",
+            clip,
+            "give a positive number, or null for none",
         )
 
 
@@ -129,7 +138,7 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         warmup = self.warmup_epochs
-        require(0 <= warmup < math.inf, "schedule.warmup_epochs", warmup, "give 0 or more")
+        require(0 <= warmup <= MOST_EPOCHS, "schedule.warmup_epochs", warmup, f"give 0 to {MOST_EPOCHS:,.0f}")
         require(0 < self.power < math.inf, "schedule.power", self.power, "give a positive number")
 
 
@@ -159,7 +168,12 @@ class TrainingConfig:
     """Also write TensorBoard files (extra tb)."""
 
     def __post_init__(self) -> None:
-        require(0 < self.epochs < math.inf, "training.epochs", self.epochs, "give a positive number")
+        require(
+            0 < self.epochs <= MOST_EPOCHS,
+            "training.epochs",
+            self.epochs,
+            f"give more than 0, and at most {MOST_EPOCHS:,.0f}",
+        )
         require(
             self.steps is None or self.steps >= 1, "training.steps", self.steps, "give 1 or more, or null"
         )
@@ -177,7 +191,7 @@ class EvaluationConfig:
     """What the trained model is judged on."""
 
     pairs: list[str] = field(default_factory=list)
-    """Verification protocols: a .bin, a manifest, or IMAGES::PAIRS (zip or folder, and its pairs file)."""
+    """Verification protocols: a .bin, a manifest, IMAGES::PAIRS (zip or folder, and its pairs file), or RFW's folder."""
     every_epochs: float | None = None
     """Also evaluate during training; null for the end only."""
     flip: bool = True
@@ -188,7 +202,10 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         every = self.every_epochs
         require(
-            every is None or every > 0, "evaluation.every_epochs", every, "give a positive number, or null"
+            every is None or 0 < every <= MOST_EPOCHS,
+            "evaluation.every_epochs",
+            every,
+            "give a positive number, or null for the end only",
         )
         require(self.bootstrap >= 0, "evaluation.bootstrap", self.bootstrap, "give 0 for none, or more")
 

@@ -1,5 +1,6 @@
 """Decoding: the pixels are Pillow's, and nothing unreadable comes back as pixels."""
 
+import io
 import struct
 import zlib
 
@@ -55,6 +56,16 @@ def test_writes_into_a_row_of_a_batch_and_nowhere_else() -> None:
 def test_decode_takes_any_size() -> None:
     data = encoded(face(1)[:50, :70].copy())
     assert decode(data, "x").shape == (50, 70, 3)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1"])
+def test_tall_images_are_those_of_pillow_whole(mode: str) -> None:
+    """They are converted some rows at a time."""
+    tall = np.random.default_rng(1).integers(0, 256, (1300, 9, 4), dtype=np.uint8)
+    image = Image.fromarray(tall, "RGBA").convert(mode)
+    data = io.BytesIO()
+    image.save(data, "png", **({"transparency": 3} if mode == "P" else {}))
+    np.testing.assert_array_equal(decode(data.getvalue(), "tall"), np.array(image.convert("RGB")))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from topoface.codes.table import CodeTable
+from topoface.data.selection import Selection
 from topoface.diagnostics.codes.crowds import Collapse, Crowd, Crowding, collapse, crowds, drawn_crowding
 from topoface.diagnostics.codes.pictures import draw_angles, draw_crowds
 from topoface.diagnostics.opening import open_run
@@ -22,9 +23,13 @@ _CLAIM = (
     "A softmax head moves the center of an identity mostly by its own images. Where these are few, it is claimed, centers are pushed together "
     "(minority collapse), and code vectors, fixed before training, cannot be."
 )
-_CAUTION = (
+_BY_NATURE = (
     "People with many images may be others in more than that, of another source for instance; the code vectors of the same people tell some of "
-    "it, a training set thinned at random tells all. And the mean of one or two images is a noisy vector, which lies further from others than the person would."
+    "it, a training set thinned at random (a source that ends in ?most_images=8,2,1) tells all. "
+)
+_BY_CHANCE = "Who keeps how many images was drawn at random: as far as all had as many before, the groups are alike in all else. "
+_NOISE = (
+    "The mean of one or two images is a noisy vector, which lies further from others than the person would."
 )
 
 
@@ -35,10 +40,12 @@ class Centers:
     Attributes:
         crowds: by images of an identity, fewest first.
         drawn: the same of directions drawn at random.
+        thinned: whether chance decided who has how many images.
     """
 
     crowds: Sequence[Crowd]
     drawn: Crowding
+    thinned: bool
 
     @cached_property
     def collapse(self) -> Collapse | None:
@@ -64,7 +71,8 @@ class Centers:
             f"An identity with {rare.images} has its nearest center at a cosine of {rare.centers.means()[1]:.3f} on average, one with {common.images} "
             f"at {common.centers.means()[1]:.3f}: a difference of {difference.value:+.3f} (95 % {difference.low:+.3f} to {difference.high:+.3f}). Code vectors of "
             f"the same people show {difference.value - beyond.value:+.3f} of it ({rare.vectors.means()[1]:.3f} and {common.vectors.means()[1]:.3f}); the other "
-            f"{beyond.value:+.3f} ({beyond.low:+.3f} to {beyond.high:+.3f}) came with training."
+            f"{beyond.value:+.3f} ({beyond.low:+.3f} to {beyond.high:+.3f}) came with training. Any two centers have a mean cosine of "
+            f"{_text(rare.centers.means()[0])} and {_text(common.centers.means()[0])}."
         )
 
     def section(self) -> Section:
@@ -90,10 +98,11 @@ class Centers:
                     "many directions drawn at random. Collapse makes the line of the centers rise to the left.",
                 )
             )
+        caution = (_BY_CHANCE if self.thinned else _BY_NATURE) + _NOISE
         said = [self.headline()] + ([self._figures(self.collapse)] if self.collapse else [])
         return Section(
             title="Beside learned class centers",
-            text="\n\n".join([_CLAIM, " ".join(said), _CAUTION]),
+            text="\n\n".join([_CLAIM, " ".join(said), caution]),
             pictures=pictures,
             table=self._table(),
         )
@@ -171,7 +180,11 @@ def compare_centers(table: CodeTable, run: str, seed: int) -> Centers:
     images = np.bincount(source.labels, minlength=source.identities)
     found = crowds(vectors, centers, images, seed)
     looked_at = len(found[0].vectors.nearest)
-    return Centers(crowds=found, drawn=drawn_crowding(looked_at, centers.shape[1], seed))
+    return Centers(
+        crowds=found,
+        drawn=drawn_crowding(looked_at, centers.shape[1], seed),
+        thinned=isinstance(source, Selection) and source.thinned,
+    )
 
 
 def _class_centers(run: Run, where: str) -> NDArray[np.floating]:

@@ -14,8 +14,7 @@ from topoface.functional.draws import generator
 
 SAMPLED = 2048
 """Identities of a group among which every pair is looked at."""
-MANY = 10**9
-SIZES = ((1, 1), (2, 3), (4, 7), (8, 15), (16, 31), (32, MANY))
+SIZES = ((1, 1), (2, 3), (4, 7), (8, 15), (16, 31), (32, 10**9))
 """Images of an identity, from and to."""
 LEAST = 20
 """Identities without which such a group is left out."""
@@ -44,7 +43,7 @@ class Crowd:
     """Identities with about equally many images; the rows of both members are the same people.
 
     Attributes:
-        name: of the group: ``"4 to 7"`` images.
+        name: of the group: ``"4 to 7"`` images, the fewest and the most that one of them has.
         identities: in it, looked at or not.
         vectors: of their code vectors, within the group.
         centers: of their learned class centers, within the group.
@@ -97,20 +96,17 @@ def crowds(
     Equally many identities of each group are looked at: among more, the nearest is nearer. One group, of all, where
     no two groups are large enough.
     """
-    groups = {}
-    for low, high in SIZES:
-        rows = np.flatnonzero((images >= low) & (images <= high))
-        if len(rows) >= LEAST:
-            groups[_range(low, high)] = rows
+    sized = [np.flatnonzero((images >= low) & (images <= high)) for low, high in SIZES]
+    groups = [rows for rows in sized if len(rows) >= LEAST]
     if len(groups) < 2:
-        groups = {_range(int(images.min()), int(images.max())): np.arange(len(images))}
-    equally = min([SAMPLED, *map(len, groups.values())])
+        groups = [np.arange(len(images))]
+    equally = min([SAMPLED, *map(len, groups)])
     found = []
-    for name, rows in groups.items():
+    for rows in groups:
         some = np.sort(generator(seed, "crowds").choice(rows, equally, replace=False))
         found.append(
             Crowd(
-                name=name,
+                name=_range(images[rows]),
                 identities=len(rows),
                 vectors=_crowding(vectors[some]),
                 centers=_crowding(centers[some]),
@@ -133,8 +129,9 @@ def drawn_crowding(identities: int, dimension: int, seed: int) -> Crowding:
     return _crowding(random_vectors(identities, dimension, seed))
 
 
-def _range(low: int, high: int) -> str:
-    return f"{low}" if low == high else f"{low} to {high}" if high < MANY else f"{low} or more"
+def _range(images: Integers) -> str:
+    low, high = images.min(), images.max()
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def _crowding(rows: NDArray[np.floating]) -> Crowding:
