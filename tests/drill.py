@@ -1,7 +1,7 @@
 """Kills training with SIGKILL at random points and lets it resume: python -m tests.drill [--points 50] [--seed N].
 
-Every point is a run of its own, on one process or on two in turn. Prints how many ended with the weights, the optimizer and the log of the run that
-nobody disturbed, bit for bit; exit code 1 if any did not.
+Every run is on one process or on two in turn; it is killed while it trains, every second one of them again while it resumes or trains on. Prints
+how many kills ended with the weights, the optimizer and the log of the run that nobody disturbed, bit for bit; exit code 1 if any did not.
 """
 
 import argparse
@@ -70,21 +70,29 @@ def started(folder: Path) -> None:
         time.sleep(0.005)
 
 
-def killed(processes: int, folder: Path, seconds: float, chance: random.Random) -> str:
-    """Kill one of the processes that train after so many seconds, and resume to the end; returns what was there, or nothing if it had ended."""
-    running = Forked(processes, functools.partial(work, folder / "run", resume=False), folder / "first")
-    started(folder)
+def killed(processes: int, folder: Path, seconds: float, chance: random.Random, *, resume: bool) -> str:
+    """Kill training after so many seconds; returns what was there then, or nothing if it had ended.
+
+    Of a fresh run one process is killed once it trains. Of a resumed one all are, from its very start on: some may be waiting for the
+    others to join then, and it is torchrun that would end them.
+    """
+    running = Forked(processes, functools.partial(work, folder / "run", resume=resume), folder / "killed")
+    if not resume:
+        started(folder)
     time.sleep(seconds)
-    victim = chance.choice(running.pids)
-    os.kill(victim, signal.SIGKILL)
+    victims = running.pids if resume else [chance.choice(running.pids)]
+    for victim in victims:
+        os.kill(victim, signal.SIGKILL)
     codes = running.wait(TIMEOUT_S)
-    if codes[running.pids.index(victim)] != -signal.SIGKILL:
+    if not any(codes[running.pids.index(victim)] == -signal.SIGKILL for victim in victims):
+        if codes != [0] * processes:
+            raise RuntimeError(f"a run failed before it was killed: {running.said}")
         return ""
     checkpoints = folder / "run" / "checkpoints"
     whole = {path.parent for path in checkpoints.glob("*/manifest.json")}
     halves = [path for path in checkpoints.glob("*/part_*") if path.parent not in whole]
-    run_forked(processes, functools.partial(work, folder / "run", resume=True), folder / "second", TIMEOUT_S)
-    return f"{len(whole)} checkpoints and {len(halves)} files of unfinished ones there"
+    what = "resumed run" if resume else "run"
+    return f"{what} killed after {seconds:.2f} s, {len(whole)} checkpoints and {len(halves)} files of unfinished ones there"
 
 
 def main() -> int:
@@ -97,32 +105,39 @@ def main() -> int:
     chance, same = random.Random(arguments.seed), 0
     print(f"{arguments.points} kills, seed {arguments.seed}")
     with tempfile.TemporaryDirectory() as name:
-        undisturbed, duration = {}, {}
+        undisturbed, building, training = {}, {}, {}
         for processes in (1, 2):
             folder = Path(name, f"undisturbed_{processes}")
+            forked = time.monotonic()
             running = Forked(processes, functools.partial(work, folder / "run", resume=False), folder)
             started(folder)
             begun = time.monotonic()
             if running.wait(TIMEOUT_S) != [0] * processes:
                 raise RuntimeError(f"the run that nobody disturbs failed: {running.said}")
-            duration[processes] = time.monotonic() - begun
+            building[processes], training[processes] = begun - forked, time.monotonic() - begun
             undisturbed[processes] = outcome(folder / "run")
-        point = 0
-        while point < arguments.points:
-            processes, folder = 1 + point % 2, Path(name, f"point_{point}_{chance.random()}")
-            seconds = chance.uniform(0, duration[processes])
-            where = killed(processes, folder, seconds, chance)
-            if not where:
-                duration[processes] *= 0.95  # the machine has become faster: draw again
+        runs, done = 0, 0
+        while done < arguments.points:
+            processes, folder = 1 + runs % 2, Path(name, f"run_{runs}_{chance.random()}")
+            kills = [killed(processes, folder, chance.uniform(0, training[processes]), chance, resume=False)]
+            if not kills[0]:
+                training[processes] *= 0.95  # the machine has become faster: draw again
                 continue
-            point += 1
+            if runs % 4 < 2 and done + 1 < arguments.points:
+                seconds = chance.uniform(
+                    0, building[processes] + training[processes] / 2
+                )  # half is left, on the average
+                kills.append(killed(processes, folder, seconds, chance, resume=True))
+            if kills[-1]:
+                again = functools.partial(work, folder / "run", resume=True)
+                run_forked(processes, again, folder / "last", TIMEOUT_S)
+            runs += 1
             alike = identical(undisturbed[processes], outcome(folder / "run"))
-            same += alike
             said = "identical" if alike else "DIFFERENT"
-            print(
-                f"{point:3d}  {processes} process(es), killed after {seconds:.2f} s, {where}: {said}",
-                flush=True,
-            )
+            for where in filter(None, kills):
+                done += 1
+                same += alike
+                print(f"{done:3d}  {processes} process(es), {where}: {said}", flush=True)
     print(f"{same} of {arguments.points} identical")
     return 0 if same == arguments.points else 1
 

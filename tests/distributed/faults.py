@@ -91,6 +91,19 @@ def full_disk(folder: Path) -> None:
     run(folder)
 
 
+def slow_disk(folder: Path) -> None:
+    """Each write takes longer than the watch allows a step, before the next one and at the end."""
+    original = saving.write_part
+
+    def slow(path: Path, *rest: Any) -> Any:
+        if not path.name.endswith("6"):
+            time.sleep(10)
+        return original(path, *rest)
+
+    saving.write_part = slow
+    run(folder, timeout_s=6)
+
+
 def breaking(folder: Path) -> None:
     run(folder, methods=[{"class_path": "tests.distributed.faults.Breaking"}])
 
@@ -106,7 +119,7 @@ def main(name: str) -> None:
     def end(name: str, processes: Forked) -> None:
         outcomes[name] = {"codes": processes.wait(LIMIT_S), "said": processes.said}
 
-    sleepers = {scenario.__name__: start(scenario) for scenario in (hanging, long_judging)}
+    sleepers = {scenario.__name__: start(scenario) for scenario in (hanging, long_judging, slow_disk)}
     for scenario in (run, dying_loader, full_disk, breaking):
         end(scenario.__name__, start(scenario))
     for scenario_name, processes in sleepers.items():

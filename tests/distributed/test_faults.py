@@ -73,6 +73,14 @@ def test_a_long_judging_on_the_first_process_does_not_end_the_run(folder: Path) 
 
 
 @pytest.mark.dist
+def test_a_disk_slower_than_the_time_out_does_not_end_the_run(folder: Path) -> None:
+    codes, said = outcome(folder, "slow_disk")
+    assert codes == [0, 0], said
+    kept = checkpoints(folder / "runs" / "slow_disk" / "checkpoints")
+    assert [path.name for path in kept] == ["step_000000006", "step_000000008"]
+
+
+@pytest.mark.dist
 def test_a_loader_that_dies_is_said_and_the_others_do_not_wait(folder: Path) -> None:
     codes, said = outcome(folder, "dying_loader")
     assert codes == [2, 2], said

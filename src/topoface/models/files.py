@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import topoface
 from topoface.errors import UserError
+from topoface.files import sync as _flush
 from topoface.models.arcface_torch import load_state_dict_file
 from topoface.models.embedding import EmbeddingModel
 from topoface.models.registry import configure, restore
@@ -104,8 +104,8 @@ def _write(weights: Mapping[str, torch.Tensor], settings: dict[str, Any], target
         settings = settings | {"weights_sha256": _file_digest(new / WEIGHTS)}
         settings["sha256"] = _settings_digest(settings)
         (new / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        for name in (WEIGHTS, SETTINGS):
-            _flush(new / name)
+        for written in (new / WEIGHTS, new / SETTINGS, new):
+            _flush(written)
         if target.exists():
             target.rename(old)
         try:
@@ -114,14 +114,9 @@ def _write(weights: Mapping[str, torch.Tensor], settings: dict[str, Any], target
             with contextlib.suppress(OSError):
                 old.rename(target)
             raise
+        _flush(target.parent)  # before the old model goes
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    """Have the file on disk before its name is: a power cut must not leave a name without content."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _load_directory(folder: Path) -> EmbeddingModel:

@@ -8,7 +8,6 @@ safetensors writer copies each shard into one more buffer under the interpreter'
 import errno
 import hashlib
 import json
-import os
 import re
 import secrets
 import shutil
@@ -23,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from topoface.errors import UserError
-from topoface.files import write_text
+from topoface.files import sync, write_text
 from topoface.functional.collectives import rank, world_size
 from topoface.training.distributed import gather_objects
 
@@ -62,8 +61,7 @@ def write_part(path: Path, tensors: Mapping[str, Tensor], first_rows: Mapping[st
     try:
         path.mkdir(parents=True, exist_ok=True)
         save_file(dict(tensors), file, {_FIRST_ROWS: json.dumps(dict(first_rows))})
-        with file.open("rb") as written:
-            os.fsync(written.fileno())
+        sync(file)
         return file.name, _digest(file)
     except (OSError, SafetensorError) as error:
         with suppress(OSError):
@@ -71,14 +69,18 @@ def write_part(path: Path, tensors: Mapping[str, Tensor], first_rows: Mapping[st
         raise _unwritable(path, error) from error
 
 
-def finish(path: Path, facts: Facts, parts: Sequence[Part], *, keep_last: int) -> None:
+def finish(
+    path: Path, facts: Facts, parts: Sequence[Part], *, keep_last: int, came_from: Path | None = None
+) -> None:
     """Make the parts in ``path`` a checkpoint by renaming its manifest into place, then delete what is not needed any more.
 
     Args:
         path: folder of the step.
         facts: plain values; see :func:`topoface.training.state.facts_of`.
         parts: of all processes.
-        keep_last: checkpoints left; unfinished ones go too.
+        keep_last: checkpoints left; unfinished ones go too, and those after ``came_from``: the run passed them over as damaged and
+            made its steps anew, so they must neither be resumed from nor take the place of a sound one.
+        came_from: the checkpoint that the run wrote or was restored from before this one; if not given, ``path``.
 
     Raises:
         UserError: a part of another process is not there, or the manifest cannot be written.
@@ -95,13 +97,12 @@ def finish(path: Path, facts: Facts, parts: Sequence[Part], *, keep_last: int) -
     write_text(path / _MANIFEST, f"{checksum}\n{content}\n")
     names = {_MANIFEST, *(name for name, _ in parts)}
     try:
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)  # the new names, too
-        os.close(descriptor)
+        sync(path.parent)  # the name of the folder; those in it are on the disk as the manifest is
         for left_over in path.iterdir():  # by an attempt that was killed
             if left_over.name not in names:
                 left_over.unlink()
-        kept = [*checkpoints(path.parent)[-keep_last:], path]
+        before = [old for old in checkpoints(path.parent) if old <= (came_from or path) and old != path]
+        kept = [path, *before[::-1][: keep_last - 1]]
         for old in path.parent.glob("step_*"):
             if _NAME.fullmatch(old.name) and old not in kept:
                 (old / _MANIFEST).unlink(missing_ok=True)  # first: half a folder is no checkpoint then
@@ -134,8 +135,12 @@ class Checkpoint:
             self.facts: Facts = manifest["facts"]
             self.parts: dict[str, str] = manifest["parts"]
             self._files: dict[str, Any] = {name: safe_open(path / name, "pt") for name in self.parts}
-        except (OSError, ValueError, LookupError, SafetensorError) as error:
+            self._read_heads()
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
             raise _damaged(path, f"{type(error).__name__}: {error}") from error
+
+    def _read_heads(self) -> None:
+        """Where the rows of each tensor lie. The parts are not compared with their checksums yet: anything may stand there."""
         self._pieces: dict[str, list[tuple[int, str, list[int]]]] = {}
         for file, opened in self._files.items():
             first_rows = json.loads(opened.metadata()[_FIRST_ROWS])

@@ -9,6 +9,7 @@ import torch
 
 from topoface.errors import UserError
 from topoface.evaluation import PairProtocol, Verification, open_protocol, verify
+from topoface.evaluation.features import weights_digest
 from topoface.evaluation.report.page import ModelEntry, ReportInput, TopologySnapshot, write_report
 from topoface.files import write_text
 from topoface.functional.alignment import structure_report
@@ -65,6 +66,7 @@ class Judge:
                 protocol,
                 flip=self.config.flip,
                 bootstrap=self.config.bootstrap,
+                model=f"weights {weights_digest(run.model)[:16]}",
             )
             for protocol in self.protocols
         ]

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from topoface.errors import missing_extra
+from topoface.files import write_text
 
 
 class MetricSink(Protocol):
@@ -27,7 +28,7 @@ class JsonLines:
 
     def __init__(self, path: Path, *, resumed_at: int) -> None:
         kept = [line for line in read_metrics(path) if line["step"] < resumed_at] if resumed_at else []
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))  # whole: a kill must not lose it
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:

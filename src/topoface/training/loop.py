@@ -111,7 +111,9 @@ def train(
         with Watch(timeout_s) as watch:
             with (
                 ProgressLine(run.total_steps, shown=is_main() and not quiet, speaks=is_main()) as line,
-                Saver(run_dir / "checkpoints", keep_last=recipe.training.keep_last) as saver,
+                Saver(
+                    run_dir / "checkpoints", keep_last=recipe.training.keep_last, waiting=watch.excused
+                ) as saver,
             ):
                 line.say(_greeting(run))
                 if not report_is_possible():

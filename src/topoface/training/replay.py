@@ -34,20 +34,18 @@ def replay(run_dir: Path, *, step: int | None = None, say: Callable[[str], None]
         say: told each line, on the first process.
 
     Raises:
-        UserError: no such run, no step to replay, or a step before it is not finite either.
+        UserError: no such run, no step to replay, a damaged divergence.json, or a step before it is not finite either.
     """
     recipe_file, divergence = run_dir / "recipe.yaml", run_dir / "divergence.json"
     if not recipe_file.is_file():
         raise UserError(
             "is no run directory (it has no recipe.yaml)", str(run_dir), "give a folder that train wrote"
         )
-    recorded: dict[str, Any] = {}
-    if divergence.is_file():
-        recorded = json.loads(divergence.read_text(encoding="utf-8"))
+    recorded = _recorded(divergence) if divergence.is_file() else {}
     if step is None:
         if not recorded:
             raise UserError("has no divergence.json", str(run_dir), "say which step with --step")
-        step = int(recorded["step"])
+        step = recorded["step"]
     recipe = load_recipe(recipe_file, [])
     device = choose_device(recipe.training.device)
     with process_group(device):
@@ -63,7 +61,7 @@ def replay(run_dir: Path, *, step: int | None = None, say: Callable[[str], None]
         batches = run.loader.batches(run.step, step + 1)
         try:
             while run.step < step:
-                optimizer_step(run, batches, run_dir)
+                optimizer_step(run, batches, run_dir=None)
                 run.step += 1
             with _first_bad_output(run) as bad_outputs:
                 update = gradients_of_step(run, batches)
@@ -72,6 +70,27 @@ def replay(run_dir: Path, *, step: int | None = None, say: Callable[[str], None]
         was = recorded if recorded.get("step") == step else {}
         for line in (*_terms(update, was), *_samples(run, update), *_culprits(run, bad_outputs)):
             tell(line)
+
+
+def _recorded(divergence: Path) -> dict[str, Any]:
+    """Step, figures and number of processes of a run that stopped.
+
+    Raises:
+        UserError: they cannot be read.
+    """
+    try:
+        found = json.loads(divergence.read_text(encoding="utf-8"))
+        return {
+            "step": int(found["step"]),
+            "processes": int(found["processes"]),
+            "values": {name: float(value) for name, value in found["values"].items()},
+        }
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+        raise UserError(
+            f"is damaged ({type(error).__name__}: {error})",
+            str(divergence),
+            "remove it and say which step with --step",
+        ) from error
 
 
 def _terms(update: Update, was: dict[str, Any]) -> Iterator[str]:
@@ -86,11 +105,11 @@ def _terms(update: Update, was: dict[str, Any]) -> Iterator[str]:
     yield f"{'learning rate':{width}}  {update.lr:.9g}"
     for name, value in figures.items():
         mark = "" if value.isfinite() else "  <- not finite"
-        then = was.get("values", {}).get(name)
+        then = was["values"].get(name) if was else None
         before = "" if then is None else f"  (when the run stopped: {then:.9g})"
         yield f"{name:{width}}  {value.item():.9g}{before}{mark}"
     if was and bool(update.finite):
-        ranks = was.get("processes", 1)
+        ranks = was["processes"]
         other = f"; it had {ranks} processes, this is {world_size()}" if ranks != world_size() else ""
         yield f"all is finite now: the run stopped at something that does not come back{other}"
 

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,8 @@ from topoface.training.run import Run
 from topoface.training.state import Snapshot, snapshot
 
 # The writers speak to each other in a group of their own: on the group of training their operations and those of the
-# steps would wait for each other (torch 2.13 deadlocks). A slow disk must not end the run by a time-out.
+# steps would wait for each other (torch 2.13 deadlocks). A slow disk must not end the run by a time-out: neither by
+# theirs nor by that of the watch, which is told when a process waits for them.
 _PATIENCE = timedelta(days=1)
 T = TypeVar("T")
 
@@ -32,12 +33,20 @@ class Saver:
     Args:
         folder: of the checkpoints.
         keep_last: how many are kept.
+        waiting: entered while a process waits for what is written; see :meth:`topoface.training.watch.Watch.excused`.
     """
 
-    def __init__(self, folder: Path, *, keep_last: int) -> None:
-        self.folder, self._keep_last = folder, keep_last
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        keep_last: int,
+        waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self.folder, self._keep_last, self._waiting = folder, keep_last, waiting
         self._group = dist.new_group(backend="gloo", timeout=_PATIENCE) if world_size() > 1 else None
         self._writing: Future[None] | None = None
+        self._came_from: Path | None = None  # the checkpoint restored or finished last
 
     def __enter__(self) -> "Saver":
         return self
@@ -68,13 +77,16 @@ class Saver:
         """
         if self._writing is not None:
             try:
-                self._writing.result()
+                with self._waiting():
+                    self._writing.result()
             finally:
                 self._writing = None
 
     def newest(self, say: Callable[[str], None]) -> Checkpoint | None:
         """See :func:`topoface.training.checkpoint.newest`."""
-        return newest(self.folder, say, group=self._group)
+        found = newest(self.folder, say, group=self._group)
+        self._came_from = found.path if found else None
+        return found
 
     def _write(self, path: Path, copied: Snapshot) -> None:
         part = self._all_or_none(lambda: write_part(path, copied.tensors, copied.first_rows))
@@ -82,9 +94,10 @@ class Saver:
 
         def finish_on_main() -> None:
             if rank() == 0:
-                finish(path, copied.facts, parts, keep_last=self._keep_last)
+                finish(path, copied.facts, parts, keep_last=self._keep_last, came_from=self._came_from)
 
         self._all_or_none(finish_on_main)
+        self._came_from = path
 
     def _all_or_none(self, work: Callable[[], T]) -> T:
         """What ``work`` returns, if it succeeds on every process; else the first one's error on all."""

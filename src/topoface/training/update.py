@@ -45,12 +45,12 @@ class Update:
         return torch.stack([*self.terms.values(), *self.norms.values()]).isfinite().all()
 
 
-def optimizer_step(run: Run, micro_batches: Iterator[Batch], run_dir: Path) -> Update:
+def optimizer_step(run: Run, micro_batches: Iterator[Batch], run_dir: Path | None) -> Update:
     """Take the micro-batches of one step from ``micro_batches`` and move the parameters.
 
     Raises:
         UserError: a term or a gradient is not finite; parameters and optimizer are untouched then, and
-            ``run_dir`` gets a divergence.json. Or a thread of the loader died.
+            ``run_dir``, if there is one, gets a divergence.json. Or a thread of the loader died.
     """
     update = gradients_of_step(run, micro_batches)
     if on_any_rank(~update.finite[None])[0]:
@@ -161,7 +161,7 @@ def _kinds(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
     return [some for some in kinds if some]
 
 
-def _divergence(run: Run, update: Update, run_dir: Path) -> UserError:
+def _divergence(run: Run, update: Update, run_dir: Path | None) -> UserError:
     """The error that stops the run, alike on all ranks, which come here together; what is needed to look into it goes to divergence.json."""
     means = mean_over_ranks(torch.stack(list(update.terms.values())))
     indices = torch.cat([gather_rows(state.batch.indices) for state in update.states])
@@ -170,7 +170,7 @@ def _divergence(run: Run, update: Update, run_dir: Path) -> UserError:
         **{f"gradient of the {name}": norm for name, norm in update.norms.items()},
     }
     values = {name: value.item() for name, value in figures.items()}
-    if is_main():
+    if run_dir is not None and is_main():
         facts = {
             "step": run.step,
             "processes": world_size(),
@@ -181,9 +181,14 @@ def _divergence(run: Run, update: Update, run_dir: Path) -> UserError:
         write_text(run_dir / "divergence.json", json.dumps(facts, indent=1))
     bad = [name for name, value in figures.items() if not value.isfinite()]
     norms = ", ".join(f"{name} {value.item():.3g}" for name, value in update.norms.items())
+    remedy = (
+        f"look at this step instead: --step {run.step}"
+        if run_dir is None
+        else f"the checkpoints before it are intact and the batch is in divergence.json; look with 'topoface replay {run_dir}', "
+        "or go on with a lower optimizer.lr, --resume and --accept-changes"
+    )
     return UserError(
         f"not finite: {', '.join(bad)} (gradient norms: {norms}; learning rate {update.lr:.3g})",
         f"step {run.step}",
-        f"the checkpoints before it are intact and the batch is in divergence.json; look with 'topoface replay {run_dir}', "
-        "or go on with a lower optimizer.lr, --resume and --accept-changes",
+        remedy,
     )

@@ -84,6 +84,16 @@ class Watch:
         first = self._step < 0
         self._step, self._moved = step, math.inf if first else time.monotonic()
 
+    @contextmanager
+    def excused(self) -> Iterator[None]:
+        """While all processes wait for something that may take as long as it takes, and for no collective of training."""
+        self._excused = True
+        try:
+            yield
+        finally:
+            self._moved = time.monotonic()
+            self._excused = False
+
     def on_main(self, work: Callable[[], T]) -> T | None:
         """Let the first process do something alone, for as long as it takes; the others wait here, outside of any collective.
 
@@ -95,14 +105,11 @@ class Watch:
         """
         if world_size() == 1:
             return work()
-        self._excused = True
-        try:
+        with self.excused():
             result = work() if self._store is None and is_main() else None
             if self._store is not None:
                 result = self._in_turn(self._store, work)
             wait_for_all()  # a short one: all are here
-        finally:
-            self._excused, self._moved = False, time.monotonic()
         return result
 
     def _in_turn(self, store: Store, work: Callable[[], T]) -> T | None:

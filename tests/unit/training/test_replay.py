@@ -114,6 +114,42 @@ def test_the_first_layer_that_is_not_finite_is_named_and_what_does_not_come_back
     assert "all is finite now: the run stopped at something that does not come back" in said(tmp_path)
 
 
+def test_a_step_before_it_that_is_not_finite_is_said_and_the_record_of_the_run_stays(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="topoface replay"):
+        train(tiny_recipe(methods=[{"class_path": f"{__name__}.Bursting"}]), run_dir=tmp_path, quiet=True)
+    record = tmp_path / "divergence.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "note": "mine"}))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(
+        UserError, match=r"step 4: not finite: Bursting/boom.*; look at this step instead: --step 4$"
+    ):
+        replay(tmp_path, step=6)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        '{"step": 4, "proc',
+        "{}",
+        "[]",
+        "4",
+        '{"step": Infinity}',
+        '{"step": 4, "processes": 1, "values": 5}',
+    ],
+)
+@pytest.mark.parametrize("step", [None, 1])
+def test_a_damaged_record_of_the_run_is_one_line(content: str, step: int | None, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").touch()
+    (tmp_path / "divergence.json").write_text(content)
+    with pytest.raises(
+        UserError, match=r"divergence\.json: is damaged.*; remove it and say which step"
+    ) as caught:
+        replay(tmp_path, step=step)
+    assert "\n" not in str(caught.value)
+
+
 def test_what_cannot_be_replayed_is_said_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no run directory"):
         replay(tmp_path)

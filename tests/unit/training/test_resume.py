@@ -1,7 +1,7 @@
 """A run stopped anywhere and continued is the run that was never stopped."""
 
-import itertools
 import json
+import os
 import random
 import resource
 import threading
@@ -13,8 +13,11 @@ import torch
 from safetensors import SafetensorError
 
 from tests.unit.training.tiny import tiny_recipe
+from topoface.codes.build import BuildSettings, build
+from topoface.data import open_source
 from topoface.errors import UserError
 from topoface.methods import Method
+from topoface.recipe import Recipe
 from topoface.training import checkpoint, loop, saving, train
 from topoface.training.checkpoint import (
     Checkpoint,
@@ -24,6 +27,7 @@ from topoface.training.checkpoint import (
     step_folder,
     write_part,
 )
+from topoface.training.logs import JsonLines
 
 
 def final_state(folder: Path) -> dict[str, Any]:
@@ -109,6 +113,55 @@ def test_a_killed_run_continues_bit_for_bit(
     assert losses(tmp_path / "whole") == losses(tmp_path / "cut")
 
 
+def of_codes(table: str) -> Recipe:
+    return tiny_recipe(
+        head={"class_path": "IdentityCode", "init_args": {"table": table, "prefix_conditioned": True}},
+        methods=[{"class_path": "GIF", "init_args": {"table": table, "softmax": {"weight": 1.0}}}],
+        training=SHORT,
+    )
+
+
+SHORT = {"steps": 6, "checkpoint_every": 4}  # JLCC begins at step 3
+PARTIAL_FC = {"class_path": "PartialFC", "init_args": {"scale": 16.0, "rate": 0.5}}
+JLCC = {"class_path": "JLCC", "init_args": {"start_epochs": 1.0, "ramp_epochs": 0.0}}
+WITH_STATE = {
+    "drawn classes": tiny_recipe(head=PARTIAL_FC, methods=[], training=SHORT),
+    "drawn classes, accumulated": tiny_recipe(
+        head=PARTIAL_FC, methods=[], training={**SHORT, "accumulation": 2}
+    ),
+    "fused": tiny_recipe(
+        head={"class_path": "ArcFace", "init_args": {"scale": 16.0, "fused": True}},
+        methods=[],
+        training=SHORT,
+    ),
+    "drawn classes with methods": tiny_recipe(
+        head={"class_path": "AdaFace", "init_args": {"scale": 16.0, "rate": 0.5}},
+        methods=[{"class_path": "TopoFR"}, {"class_path": "UNPG"}, JLCC],
+        training=SHORT,
+    ),
+    "codes": None,
+}
+
+
+@pytest.mark.parametrize("name", WITH_STATE)
+def test_heads_and_methods_that_keep_more_than_weights_continue_bit_for_bit(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = WITH_STATE[name]
+    if recipe is None:
+        settings = BuildSettings(encoder="random", dimension=16, shape="4x2")
+        build(open_source("synthetic:?identities=6&images=4&seed=0"), tmp_path / "codes", settings)
+        recipe = of_codes(str(tmp_path / "codes"))
+    train(recipe, run_dir=tmp_path / "whole", quiet=True)
+    with monkeypatch.context() as patch:
+        stop_after(5, patch)
+        with pytest.raises(RuntimeError, match="power cut"):
+            train(recipe, run_dir=tmp_path / "cut", quiet=True)
+    train(recipe, run_dir=tmp_path / "cut", resume=True, quiet=True)
+    assert_equal_states(final_state(tmp_path / "whole"), final_state(tmp_path / "cut"))
+    assert losses(tmp_path / "whole") == losses(tmp_path / "cut")
+
+
 @pytest.mark.parametrize("what", ["bit of a part", "bit of the manifest", "cut short", "part gone"])
 def test_a_damaged_checkpoint_is_passed_over_with_a_message(what: str, tmp_path: Path) -> None:
     recipe = tiny_recipe(methods=[])
@@ -185,6 +238,30 @@ def test_another_recipe_or_data_is_refused_with_the_difference_or_accepted(
         - trained["model"]["backbone.features.bias"]
     )
     assert drift.abs().max() < trained["model"]["backbone.features.bias"].abs().max()
+
+
+def test_a_kill_while_a_resumed_run_drops_lines_of_its_log_loses_none_before_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny_recipe(methods=[], training={"steps": 4, "checkpoint_every": 2})
+    train(recipe, run_dir=tmp_path / "run", quiet=True)
+    log = tmp_path / "run" / "metrics.jsonl"
+    whole = log.read_text()
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: object, **__: object) -> Any:
+        raise Killed
+
+    for place in ((os, "fsync"), (Path, "replace")):
+        with monkeypatch.context() as patch:
+            patch.setattr(*place, killed)
+            with pytest.raises(Killed):
+                JsonLines(log, resumed_at=2)
+        assert log.read_text() == whole
+    JsonLines(log, resumed_at=2).close()
+    assert log.read_text() == "".join(whole.splitlines(keepends=True)[:2])
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path: Path) -> None:
@@ -294,26 +371,3 @@ class Wordy(Method):
 
     def get_extra_state(self) -> str:
         return "word"
-
-
-def test_a_table_cut_in_any_way_is_read_in_any_way(tmp_path: Path) -> None:
-    """Uneven and empty parts, scalars, and rows that lie across several parts."""
-    table = torch.randn(7, 3)
-    parts = []
-    for first, stop in ((0, 3), (3, 6), (6, 7), (7, 7)):
-        tensors = {"head.table": table[first:stop].clone()}
-        if first == 0:
-            tensors["head.scalar"] = torch.tensor(2.5)
-        parts.append(write_part(tmp_path / "step_000000001", tensors, {"head.table": first}))
-    finish(tmp_path / "step_000000001", {"step": 1}, parts, keep_last=1)
-    opened = Checkpoint(tmp_path / "step_000000001")
-    opened.check()
-    assert opened.shapes == {"head.table": (7, 3), "head.scalar": ()}
-    assert opened.tensor("head.table").equal(table)
-    for first, stop in itertools.combinations_with_replacement(range(8), 2):
-        target = torch.full((stop - first, 3), torch.nan)
-        opened.read_into(target, "head.table", first)
-        assert target.equal(table[first:stop])
-    scalar = torch.zeros(())
-    opened.read_into(scalar, "head.scalar")
-    assert scalar == 2.5
