@@ -1,9 +1,10 @@
 """How often 95 % intervals hold the truth, when people differ and the truth is known.
 
-python benchmarks/intervals.py [--trials N] [--only DESIGN ...]
+python benchmarks/intervals.py [--trials N] [--replicates N] [--seed N] [--only DESIGN ...]
 
 Scores are normal: a genuine pair's mean depends on its person, an impostor pair's on both people and on the couple. Each trial draws
-other people and pairs, and asks whether the interval holds what endless people would give. Designs differ in how people meet.
+other people and pairs, and asks whether the interval holds what endless people would give. Designs differ in how people meet. The second model
+of a difference sees the same people and pairs and separates them less. All pairs of a set are judged from drawn features.
 """
 
 import argparse
@@ -14,11 +15,19 @@ from typing import NamedTuple
 
 import numpy as np
 
+from topoface.evaluation.all_pairs.judging import LabelledSet, judge_all_pairs
+from topoface.evaluation.features import Features
+from topoface.evaluation.figures import Figure
 from topoface.functional.bootstrap import drawn_figures, percentile_interval
 from topoface.functional.tail_bootstrap import ScoredPairs, tail_bootstrap
-from topoface.functional.verification import DetectionCost
+from topoface.functional.threshold_interval import threshold_replicates
+from topoface.functional.verification import DetectionCost, tar_at_far
 
 COST = DetectionCost(prior=0.3)  # so that the lowest cost rests on more than a few impostor pairs
+WORSE = 0.4  # the second model's genuine scores are so much lower
+SET = "all pairs of 200 people, five images each"
+SET_FARS = (1e-1, 1e-2, 1e-3, 1e-4)
+Intervals = dict[str, dict[str, tuple[float, float]]]  # by way of drawing and name
 
 
 class Design(NamedTuple):
@@ -49,12 +58,14 @@ DESIGNS = {
         400, 2500, 150_000, 4.5, 1.0, 0.3, 0.7, (1e-1, 1e-2, 1e-3, 1e-4), per_couple=2, tail=True
     ),
 }  # fmt: skip
+EVERY = [*DESIGNS, SET]
 
 
 class Pairs(NamedTuple):
     """As `drawn_figures` takes them."""
 
     scores: np.ndarray
+    others: np.ndarray  # of the second model
     same: np.ndarray
     who: np.ndarray
     folds: np.ndarray
@@ -74,15 +85,16 @@ def draw(design: Design, rng: np.random.Generator) -> Pairs:
         right = (left + 1 + rng.integers(0, n - 1, couples)) % n
     shared = wolf[left] + wolf[right] + design.couple * rng.standard_normal(couples)
     left, right, shared = (np.repeat(column, design.per_couple) for column in (left, right, shared))
-    scores = np.concatenate(
-        [
-            design.mean + ease[own] + rng.standard_normal(design.genuine),
-            shared + rng.standard_normal(len(left)),
-        ]
+    same = np.arange(design.genuine + len(left)) < design.genuine
+    expected = np.concatenate([design.mean + ease[own], shared])
+    common, first, second = rng.standard_normal((3, len(same)))
+    scores, others = (
+        expected + 0.6 * common + 0.8 * first,
+        expected + 0.6 * common + 0.8 * second - WORSE * same,
     )
     who = np.concatenate([np.stack([own, own], 1), np.stack([left, right], 1)])
     folds = np.concatenate([np.arange(design.genuine) % 10, np.arange(len(left)) % 10])
-    return Pairs(scores, np.arange(len(scores)) < design.genuine, who, folds)
+    return Pairs(scores, others, same, who, folds)
 
 
 def truth(design: Design) -> dict[str, float]:
@@ -99,24 +111,82 @@ def truth(design: Design) -> dict[str, float]:
         "min_dcf": float(COST.of(far, tar).min()),
         "accuracy": float((weight * tar + (1 - weight) * (1 - far)).max()),
     }
-    return values | {f"tar@{f:g}": float(np.interp(-f, -far, tar)) for f in design.fars}
+    values |= {f"tar@{f:g}": float(np.interp(-f, -far, tar)) for f in design.fars}
+    return values | {f"threshold@{f:g}": float(np.interp(-f, -far, t)) for f in design.fars}
 
 
-def intervals(
-    design: Design, pairs: Pairs, replicates: int, seed: int
-) -> dict[str, dict[str, tuple[float, float]]]:
-    """By way of drawing: people and couples as they should count, and people alone."""
+def truths(name: str) -> dict[str, dict[str, float]]:
+    """By way of drawing and name, as `intervals`."""
+    if name == SET:
+        return {"settled": truth_of_set(np.random.default_rng(1))}
+    design = DESIGNS[name]
+    first, second = truth(design), truth(design._replace(mean=design.mean - WORSE))
+    return {"settled": first, "people alone": first, "difference": {n: first[n] - second[n] for n in first}}
+
+
+def intervals(name: str, rng: np.random.Generator, replicates: int, seed: int) -> Intervals:
+    """By way of drawing (people and couples as they should count, people alone, difference of two models) and name."""
+    if name == SET:
+        return {"settled": intervals_of_set(rng, replicates, seed)}
+    design = DESIGNS[name]
+    pairs = draw(design, rng)
     if design.tail:
         kinds = [ScoredPairs(pairs.scores[k], *pairs.who[k].T) for k in (pairs.same, ~pairs.same)]
         drawn = tail_bootstrap(*kinds, design.people, design.fars, COST, replicates=replicates, seed=seed)
-        named = {f"tar@{far:g}": drawn.tar[:, k] for k, far in enumerate(design.fars)}
-        return {
-            "settled": {n: percentile_interval(v) for n, v in (named | {"min_dcf": drawn.min_dcf}).items()}
-        }
-    found = drawn_figures(*pairs, design.fars, COST, replicates, seed)
+        held = {}
+        for far, values in zip(design.fars, drawn.tar.T, strict=True):
+            figure = Figure(tar_at_far(pairs.scores, pairs.same, far)).within(values, design.genuine)
+            held[f"tar@{far:g}"] = (figure.low, figure.high)
+        return {"settled": held | {"min_dcf": percentile_interval(drawn.min_dcf)}}
+    one, other = (
+        drawn_figures(scores, *pairs[2:], design.fars, COST, replicates, seed)
+        for scores in (pairs.scores, pairs.others)
+    )
+    rare = design.fars[-1]
+    bars = threshold_replicates(
+        pairs.scores, pairs.same, pairs.who, accepts=rare, rejects=rare, replicates=replicates, seed=seed
+    )
+    ways = {
+        "settled": one.settled() | {f"threshold@{rare:g}": bars["accepts"]},
+        "people alone": one.people,
+        "difference": one.minus(other).settled(),
+    }
     return {
-        way: {name: percentile_interval(values) for name, values in drawn.items()}
-        for way, drawn in (("settled", found.settled()), ("people alone", found.people))
+        way: {figure: percentile_interval(values) for figure, values in drawn.items()}
+        for way, drawn in ways.items()
+    }
+
+
+def drawn_faces(rng: np.random.Generator, people: int, images: int) -> tuple[np.ndarray, np.ndarray]:
+    """Features ``[people, images, 24]`` and labels: people differ in how much their images vary, and in how common a face they have."""
+    centres = rng.standard_normal((people, 1, 24)) + 0.7 * rng.standard_normal((people, 1, 1))
+    spread = np.exp(0.2 * rng.standard_normal((people, 1, 1)))
+    return centres + spread * rng.standard_normal((people, images, 24)), np.repeat(np.arange(people), images)
+
+
+def intervals_of_set(rng: np.random.Generator, replicates: int, seed: int) -> dict[str, tuple[float, float]]:
+    rows, labels = drawn_faces(rng, 200, 5)
+    faces = LabelledSet(name="", uri="", images=[None] * len(labels), labels=labels, fingerprint="")
+    features = Features(rows=rows.reshape(len(labels), -1).astype(np.float32), origin="")
+    judged = judge_all_pairs(features, faces, bootstrap=replicates, seed=seed).named()
+    return {name: (judged[name].low, judged[name].high) for name in (f"tar@{far:g}" for far in SET_FARS)}
+
+
+def truth_of_set(rng: np.random.Generator) -> dict[str, float]:
+    """From eight million pairs of either kind, no two of the same people."""
+    scores = []
+    for _ in range(40):
+        faces = drawn_faces(rng, 200_000, 2)[0]
+        faces /= np.linalg.norm(faces, axis=-1, keepdims=True)
+        genuine, impostor = (
+            (faces[:, 0] * faces[:, 1]).sum(1),
+            (faces[:, 0] * np.roll(faces[:, 1], 1, 0)).sum(1),
+        )
+        scores.append((genuine, impostor))
+    genuine, impostor = (np.concatenate(kind) for kind in zip(*scores, strict=True))
+    return {
+        f"tar@{far:g}": float((genuine > bar).mean())
+        for far, bar in zip(SET_FARS, np.quantile(impostor, 1 - np.array(SET_FARS)), strict=True)
     }
 
 
@@ -124,25 +194,32 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--replicates", type=int, default=1000)
-    parser.add_argument("--only", nargs="+", choices=DESIGNS, default=list(DESIGNS))
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--only", nargs="+", choices=EVERY, default=EVERY)
     arguments = parser.parse_args()
     print(f"{arguments.trials} trials, {arguments.replicates} replicates; by chance alone 95 +- {100 * 1.96 * math.sqrt(0.95 * 0.05 / arguments.trials):.1f} %", flush=True)  # fmt: skip
     for name in arguments.only:
-        design, start = DESIGNS[name], time.process_time()
-        right = truth(design)
+        right, start = truths(name), time.process_time()
         held: dict[str, dict[str, list[int]]] = {}
         for trial in range(arguments.trials):
-            pairs = draw(design, np.random.default_rng((7, trial)))
-            for way, found in intervals(design, pairs, arguments.replicates, trial).items():
+            rng = np.random.default_rng((arguments.seed, trial))
+            for way, found in intervals(name, rng, arguments.replicates, trial).items():
                 for figure, (low, high) in found.items():
                     sides = held.setdefault(way, {}).setdefault(figure, [0, 0, 0])
-                    sides[1 if right[figure] < low else 2 if right[figure] > high else 0] += 1
+                    sides[1 if right[way][figure] < low else 2 if right[way][figure] > high else 0] += 1
         print(f"\n### {name} ({time.process_time() - start:.0f} CPU s)\n")
         columns = list(next(iter(held.values())))
         print("| interval holds the truth, % | " + " | ".join(columns) + " |\n|---|" + "---|" * len(columns))
         for way, figures in held.items():
-            cells = [f"{100 * a / sum((a, b, c)):.1f} ({100 * b / sum((a, b, c)):.1f} too high, {100 * c / sum((a, b, c)):.1f} too low)" for a, b, c in figures.values()]  # fmt: skip
+            cells = [cell(*figures[column]) if column in figures else "" for column in columns]
             print(f"| {way} | " + " | ".join(cells) + " |", flush=True)
+
+
+def cell(held: int, above: int, below: int) -> str:
+    trials = held + above + below
+    return (
+        f"{100 * held / trials:.1f} ({100 * above / trials:.1f} too high, {100 * below / trials:.1f} too low)"
+    )
 
 
 if __name__ == "__main__":

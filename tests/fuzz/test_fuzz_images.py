@@ -55,6 +55,6 @@ def test_damaged_images_decode_or_are_refused(name: str) -> None:
         slowest = max(slowest, time.monotonic() - started)
     assert refused > CASES // 10
     assert slowest < 20
-    assert (
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_000_000
-    )  # KiB; 64 megapixels are 190,000
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    # KiB. Of 64 megapixels of WebP libwebp holds two canvases and Pillow two copies, of four bytes a pixel: 1,000,000; ours are 190,000.
+    assert grown < 1_200_000

@@ -20,7 +20,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topoface.functional.draws import generator
+from topoface.functional.lowest_cost import of_choosing, unchosen
 from topoface.functional.verification import DetectionCost, as_array, check_scores
+from topoface.functional.weighted_figures import kfold_accuracies, rates, roc_figures
 
 Floats = NDArray[np.float64]
 
@@ -36,12 +38,24 @@ class Replicates(NamedTuple):
         people: float64 ``[replicates]``, with people drawn anew.
         couples: float64 ``[replicates]``, with couples of two different people drawn anew; empty where there are none.
         number: of the people.
+        choosing: what choosing the best threshold on these very pairs did to a figure, where it did anything (`lowest_cost`).
     """
 
     plain: dict[str, float]
     people: dict[str, Floats]
     couples: dict[str, Floats]
     number: int
+    choosing: dict[str, float]
+
+    def minus(self, other: "Replicates") -> "Replicates":
+        """Differences of two models, drawn alike."""
+        return Replicates(
+            {name: self.plain[name] - other.plain[name] for name in self.plain},
+            {name: self.people[name] - other.people[name] for name in self.people},
+            {name: self.couples[name] - other.couples[name] for name in self.couples},
+            self.number,
+            {name: self.choosing[name] - other.choosing[name] for name in self.choosing},
+        )
 
     def settled(self) -> dict[str, Floats]:
         """The replicates of which the percentiles are the interval: those of the people, the couples' surplus taken off."""
@@ -49,8 +63,8 @@ class Replicates(NamedTuple):
         for name, couples in self.couples.items():
             spread = float(np.nanvar(couples))
             settled[name] = towards(self.plain[name], settled[name], spread, self.number)
-        if "min_dcf" in settled:
-            settled["min_dcf"] = unbiased(self.plain["min_dcf"], self.people["min_dcf"], settled["min_dcf"])
+        for name, lost in self.choosing.items():
+            settled[name] = unchosen(self.plain[name], settled[name], lost)
         return settled
 
 
@@ -110,12 +124,7 @@ def paired_bootstrap(
         drawn_figures(scores, same, identities, folds, fars, cost, replicates, seed)
         for scores in (scores_a, scores_b)
     )
-    return Replicates(
-        {name: a.plain[name] - b.plain[name] for name in a.plain},
-        {name: a.people[name] - b.people[name] for name in a.people},
-        {name: a.couples[name] - b.couples[name] for name in a.couples},
-        a.number,
-    ).settled()
+    return a.minus(b).settled()
 
 
 def towards(plain: float, drawn: Floats, couples: float, people: int) -> Floats:
@@ -141,22 +150,6 @@ def towards(plain: float, drawn: Floats, couples: float, people: int) -> Floats:
         plain + apart * np.sqrt(left / spread) * (drawn - plain), known.min(), known.max()
     )
     return moved
-
-
-def unbiased(plain: float, drawn: Floats, settled: Floats | None = None) -> Floats:
-    """Replicates of a lowest cost, which is too low: it was looked for among all thresholds on the same pairs. A replicate looks
-    once more and is too low twice; twice of what this takes off is put back.
-
-    Args:
-        plain: the figure.
-        drawn: its replicates as they were drawn, which say how much that is.
-        settled: those to move, if others.
-    """
-    if np.isnan(drawn).all():
-        return drawn
-    moved = drawn if settled is None else settled
-    put_back: Floats = moved - (np.nanmean(moved) - plain) - (np.nanmean(drawn) - plain)
-    return put_back
 
 
 def percentile_interval(samples: Floats, level: float = 0.95) -> tuple[float, float]:
@@ -231,7 +224,7 @@ class PairWeights:
             return {name: np.concatenate([part[name] for part in parts]) for name in plain}
 
         couples = every(self.by_couples) if self.couples else {}
-        return Replicates(plain, every(self.by_people), couples, self.number)
+        return Replicates(plain, every(self.by_people), couples, self.number, {})
 
 
 def drawn_figures(
@@ -257,67 +250,28 @@ def drawn_figures(
     # Operating points: accept nothing, then everything down to the end of each run of equal scores.
     ends = np.concatenate([[0], 1 + np.flatnonzero(np.append(np.diff(values[order]) != 0, True))])
     fold = None if folds is None else np.unique(as_array(folds), return_inverse=True)[1][order]
+    best = 0  # the threshold of the lowest cost, which replicates keep
+    if cost is not None:
+        tar, far = rates(np.ones((1, len(values))), labels, ends)
+        best = int(np.argmin(cost.of(far, tar)))
 
     def figures(weights: Floats) -> dict[str, Floats]:
-        genuine = _running_total(weights * labels)[:, ends]
-        impostor = _running_total(weights * ~labels)[:, ends]
         with np.errstate(invalid="ignore"):  # 0 / 0 of a replicate without one kind becomes NaN, as promised
-            found = _figures(genuine, impostor, fars, cost)
+            tar, far = rates(weights, labels, ends)
+            found = roc_figures(tar, far, fars)
+            if cost is not None:
+                costs = cost.of(far, tar)
+                found |= {"min_dcf": costs[:, best], "lowest": costs.min(axis=1)}
             if fold is not None:
-                found["accuracy"] = _kfold_accuracy(weights, labels, fold, ends)
+                found["accuracy"] = kfold_accuracies(weights, labels, fold, ends)
         return found
 
     plain = {name: float(value[0]) for name, value in figures(np.ones((1, len(values)))).items()}
-    return pairs.replicates(plain, figures, replicates)
-
-
-def _running_total(weights: Floats) -> Floats:
-    """``[r, m] -> [r, m + 1]``: weight of the c best pairs, from c = 0. Exact: the weights are whole numbers."""
-    total = np.zeros((len(weights), weights.shape[1] + 1))
-    np.cumsum(weights, axis=1, out=total[:, 1:])
-    return total
-
-
-def _figures(
-    genuine: Floats, impostor: Floats, fars: Sequence[float], cost: DetectionCost | None
-) -> dict[str, Floats]:
-    """AUC, EER, minDCF and TAR at FAR from accepted weights ``[r, points]``, rising from 0 to the total."""
-    tar, far = genuine / genuine[:, -1:], impostor / impostor[:, -1:]
-    rows = np.arange(len(tar))
-    # The trapezoids under the ROC are the rank statistic with ties at one half.
-    figures = {"auc": (np.diff(far, axis=1) * (tar[:, 1:] + tar[:, :-1])).sum(axis=1) / 2}
-
-    gap = far + tar - 1
-    after = np.argmax(gap >= 0, axis=1)
-    share = gap[rows, after] / (gap[rows, after] - gap[rows, after - 1])
-    figures["eer"] = far[rows, after] - share * (far[rows, after] - far[rows, after - 1])
-    if cost is not None:
-        figures["min_dcf"] = cost.of(far, tar).min(axis=1)
-
-    last = np.array([np.searchsorted(row, fars, side="right") - 1 for row in far]).reshape(
-        len(far), len(fars)
-    )
-    for k, target in enumerate(fars):
-        figures[f"tar@{target:g}"] = tar[rows, np.maximum(last[:, k], 0)]
-    return figures
-
-
-def _kfold_accuracy(
-    weights: Floats, labels: NDArray[np.bool_], fold: NDArray[np.intp], ends: NDArray[np.intp]
-) -> Floats:
-    """Weighted accuracy ``[r]``, mean over the folds, thresholds from the other folds (strictest of the best)."""
-    gain = np.where(labels, weights, -weights)
-    every = _running_total(gain)[:, ends]
-    rows = np.arange(len(weights))
-    accuracies = []
-    for k in range(int(fold.max()) + 1):
-        held_out = np.flatnonzero(fold == k)
-        own = _running_total(gain[:, held_out])
-        # Of this fold's pairs, so many are among the ends[c] best of all.
-        own_accepted = np.searchsorted(held_out, ends)
-        best = np.argmax(every - own[:, own_accepted], axis=1)
-        correct = weights[:, held_out][:, ~labels[held_out]].sum(axis=1) + own[rows, own_accepted[best]]
-        accuracies.append(correct / weights[:, held_out].sum(axis=1))
-    drawn = ~np.isnan(accuracies)  # a small fold may have drawn nobody: the mean is over those that did
-    mean: Floats = np.sum(accuracies, axis=0, where=drawn) / drawn.sum(axis=0)
-    return mean
+    drawn = pairs.replicates(plain, figures, replicates)
+    if cost is None:
+        return drawn
+    genuine = int(labels.sum())
+    lost = of_choosing(plain["min_dcf"], drawn.people["lowest"], genuine, len(labels) - genuine, cost)
+    for by_name in (drawn.plain, drawn.people, drawn.couples):
+        by_name.pop("lowest", None)
+    return drawn._replace(choosing={"min_dcf": lost})

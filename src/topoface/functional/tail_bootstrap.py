@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from topoface.functional.bootstrap import Floats, identity_counts, towards, unbiased
+from topoface.functional.bootstrap import Floats, identity_counts, towards
 from topoface.functional.compiled import compiled
+from topoface.functional.lowest_cost import of_choosing, unchosen
 from topoface.functional.tail_loops import Counts, total_arrays, total_loops, walk_arrays, walk_loops
 from topoface.functional.verification import DetectionCost, allowed_false_accepts
 
@@ -95,33 +96,39 @@ def tail_bootstrap(
     targets = np.sort(np.asarray(fars, dtype=np.float64))
     tail = _tail(genuine, impostor, people, 1.3 * max(targets.max(initial=0.0), 1 / cost.ratio))
     couples = _Couples(impostor, people)
-    places, costs = np.empty((replicates, len(targets)), np.int64), np.empty(replicates)
+    places = np.empty((replicates, len(targets)), np.int64)
+    lowest, kept = np.empty(
+        (2, replicates)
+    )  # cost: the lowest, and that of the threshold which is best for the pairs as they are
+    plain, best, accepted = _lowest_cost(tail, len(impostor.scores), cost.ratio)
     for lanes in _blocks(replicates):
         weights = _weights(people, lanes, seed)
         totals = couples.total(weights)
         limits = np.array([[allowed_false_accepts(int(t), far) for far in targets] for t in totals], np.int64)
         while (
-            found := _walk(tail, weights, limits, totals, cost.ratio)
+            found := _walk(tail, weights, limits, totals, cost.ratio, best)
         ) is None:  # one needs more of the pairs
             tail = _tail(genuine, impostor, people, 2.0 * len(tail.scores) / len(impostor.scores))
-        places[lanes.start : lanes.stop], costs[lanes.start : lanes.stop] = found
+        rows = slice(lanes.start, lanes.stop)
+        places[rows], lowest[rows], kept[rows] = found
 
     allowed = np.array([allowed_false_accepts(len(impostor.scores), far) for far in targets], np.int64)
-    lowest, accepted = _lowest_cost(tail, len(impostor.scores), cost.ratio)
     variances = couples.variances(tail, np.append(allowed, accepted))
     for k, place in enumerate(allowed):
         moved = towards(
-            float(place), np.where(np.isnan(costs), np.nan, places[:, k]), float(variances[k]), people
+            float(place), np.where(np.isnan(kept), np.nan, places[:, k]), float(variances[k]), people
         )
         places[:, k] = np.where(np.isnan(moved), place, np.floor(moved + 0.5))
     own_variance = float(variances[-1]) * (cost.ratio / len(impostor.scores)) ** 2
-    costs = unbiased(lowest, costs, towards(lowest, costs, own_variance, people))
+    settled = towards(plain, kept, own_variance, people)
+    lost = of_choosing(plain, lowest, len(genuine.scores), len(impostor.scores), cost)
+    costs = unchosen(plain, settled, lost)
 
     tar = np.empty((replicates, len(targets)))
     for lanes in _blocks(replicates):
         rows = slice(lanes.start, lanes.stop)
         tar[rows] = _accepted_shares(tail, _weights(people, lanes, seed), places[rows])
-    tar[np.isnan(costs)] = np.nan
+    tar[np.isnan(kept)] = np.nan
     return TailReplicates(tar[:, np.argsort(np.argsort(fars, kind="stable"))], costs / min(1.0, cost.ratio))
 
 
@@ -211,12 +218,12 @@ def _weights(people: int, lanes: range, seed: int) -> Counts:
     return weights
 
 
-def _lowest_cost(tail: _Tail, impostors: int, ratio: float) -> tuple[float, int]:
-    """Of all thresholds, and how many impostor pairs are accepted there."""
+def _lowest_cost(tail: _Tail, impostors: int, ratio: float) -> tuple[float, int, int]:
+    """Of all thresholds, and how many genuine and how many impostor pairs are accepted there."""
     kept = np.arange(1, len(tail.stops) + 1) / len(tail.own_left)
     costs = np.append(1.0, 1 - kept + ratio * tail.stops / impostors)
     best = int(np.argmin(costs))
-    return float(costs[best]), int(np.append(0, tail.stops)[best])
+    return float(costs[best]), best, int(np.append(0, tail.stops)[best])
 
 
 def _accepted_shares(tail: _Tail, weights: Counts, places: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -237,8 +244,13 @@ def _accepted_shares(tail: _Tail, weights: Counts, places: NDArray[np.int64]) ->
 
 
 def _walk(
-    tail: _Tail, weights: Counts, limits: NDArray[np.int64], totals: NDArray[np.float64], ratio: float
-) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
+    tail: _Tail,
+    weights: Counts,
+    limits: NDArray[np.int64],
+    totals: NDArray[np.float64],
+    ratio: float,
+    best: int,
+) -> tuple[NDArray[np.int64], Floats, Floats] | None:
     """Down the impostor pairs in every lane.
 
     Args:
@@ -247,14 +259,15 @@ def _walk(
         limits: ``[lanes, fars]``, ascending: weight of impostor pairs that may be accepted.
         totals: ``[lanes]``, weight of all impostor pairs.
         ratio: cost of a FAR of 1, where an FRR of 1 costs 1.
+        best: how many genuine pairs a threshold accepts that is kept.
 
     Returns:
-        For each lane and limit the first pair that passes it (the number of pairs if none does), and the lowest cost, NaN
-        where a kind has no weight; or None if some lane needs pairs beyond the tail.
+        For each lane and limit the first pair that passes it (the number of pairs if none does), the lowest cost, and that of the
+        threshold kept, NaN where a kind has no weight; or None if some lane needs pairs beyond the tail.
     """
     places = np.full(limits.shape, len(tail.scores), np.int64)
-    costs = np.ones(len(limits))
+    costs, kept_costs = np.ones((2, len(limits)))
     done = (compiled(walk_loops) or walk_arrays)(
-        weights, tail.left, tail.right, tail.stops, tail.own_left, tail.own_right, limits, totals, ratio, places, costs, _STRIDE
+        weights, tail.left, tail.right, tail.stops, tail.own_left, tail.own_right, limits, totals, ratio, places, costs, best, kept_costs, _STRIDE
     )  # fmt: skip
-    return (places, costs) if done or tail.whole else None
+    return (places, costs, kept_costs) if done or tail.whole else None

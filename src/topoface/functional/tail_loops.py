@@ -45,6 +45,8 @@ def walk_arrays(
     ratio: float,
     places: NDArray[np.int64],
     costs: NDArray[np.float64],
+    best: int,
+    kept_costs: NDArray[np.float64],
     stride: int,  # noqa: ARG001
 ) -> bool:
     """`walk_loops` where nothing can be compiled."""
@@ -55,7 +57,9 @@ def walk_arrays(
         places[r] = np.searchsorted(accepted[1:], limits[r], side="right")
         with np.errstate(invalid="ignore", divide="ignore"):
             paid = 1 - kept[: len(stops)] / kept[-1] + ratio * accepted[stops] / totals[r]
-        costs[r] = min(1.0, paid.min(initial=1.0)) if totals[r] and kept[-1] else np.nan
+        weighed = totals[r] and kept[-1]
+        costs[r] = min(1.0, paid.min(initial=1.0)) if weighed else np.nan
+        kept_costs[r] = (paid[best - 1] if best else 1.0) if weighed else np.nan
         done &= bool((places[r] < len(left)).all() and ratio * accepted[-1] >= totals[r])
     return done
 
@@ -72,9 +76,11 @@ def walk_loops(
     ratio: float,
     places: NDArray[np.int64],
     costs: NDArray[np.float64],
+    best: int,
+    kept_costs: NDArray[np.float64],
     stride: int,
 ) -> bool:
-    """See `tail_bootstrap._walk`; fills places and costs, and says whether no lane needs more."""
+    """See `tail_bootstrap._walk`; fills places and both costs, and says whether no lane needs more."""
     lanes, fars = limits.shape
     every = np.zeros(lanes)
     for g in range(len(own_left)):
@@ -90,8 +96,11 @@ def walk_loops(
                     kept[r] += np.uint32(weights[own_left[g], r]) * np.uint32(weights[own_right[g], r])
                 g += 1
             for r in range(lanes):
-                costs[r] = min(costs[r], 1 - kept[r] / every[r] + ratio * accepted[r] / totals[r])
-        if p == len(left) or open_lanes == 0:
+                paid = 1 - kept[r] / every[r] + ratio * accepted[r] / totals[r]
+                costs[r] = min(costs[r], paid)
+                if g == best:
+                    kept_costs[r] = paid
+        if p == len(left) or (open_lanes == 0 and g >= best):
             break
         end = min(p + stride, len(left))
         if g < len(stops):
@@ -116,5 +125,5 @@ def walk_loops(
         p = end
     for r in range(lanes):
         if every[r] == 0 or totals[r] == 0:
-            costs[r] = np.nan
+            costs[r] = kept_costs[r] = np.nan
     return bool(open_lanes == 0)

@@ -118,8 +118,13 @@ def _pool_loops(
             for d in range(rows.shape[1]):
                 total[d] += share[i] * rows[i, d]
         start = ends[t]
+        largest = 0.0  # taken off first: the square of 1e200 is infinite, that of 1e-200 zero
+        for d in range(rows.shape[1]):
+            largest = max(largest, abs(total[d]))
+        scale = largest if largest > 0.0 else 1.0
         square = 0.0
         for d in range(rows.shape[1]):
+            total[d] /= scale
             square += total[d] * total[d]
         length = np.sqrt(square) if square != 0.0 else 1.0
         for d in range(rows.shape[1]):
@@ -137,6 +142,8 @@ def _pool_arrays(
         images = order[at : at + _BLOCK]
         part = torch.from_numpy(rows[images] * share[images, None])
         total.index_add_(0, torch.from_numpy(template[at : at + _BLOCK]), part)
+    largest = total.abs().amax(dim=1, keepdim=True)
+    total /= largest.where(largest != 0, 1.0)
     lengths = total.norm(dim=1, keepdim=True)
     pooled: NDArray[Any] = (total / lengths.where(lengths != 0, 1.0)).numpy().astype(rows.dtype)
     return pooled

@@ -244,6 +244,8 @@ def kfold(scores: ArrayLike, same: ArrayLike, folds: ArrayLike) -> FoldResult:
     values, labels = check_scores(scores, same)
     given = as_array(folds)
     if given.ndim == 0:
+        if given.dtype.kind not in "iu" or given < 2:
+            raise ValueError(f"folds is {given}; give a whole number from 2, or the fold of each pair")
         given = np.arange(len(values)) * int(given) // len(values)
     names, fold = codes(given)
     if fold.shape != labels.shape:

@@ -5,6 +5,7 @@ import pytest
 
 from topoface.functional import tail_bootstrap as module
 from topoface.functional.bootstrap import drawn_figures, identity_counts
+from topoface.functional.lowest_cost import of_choosing
 from topoface.functional.tail_bootstrap import ScoredPairs, tail_bootstrap
 from topoface.functional.verification import DetectionCost
 
@@ -33,16 +34,20 @@ def way(request, monkeypatch):
 @pytest.mark.parametrize("ties", [False, True])
 def test_before_couples_are_taken_off_it_is_the_bootstrap_of_all_weighted_pairs(monkeypatch, ties):
     monkeypatch.setattr(module, "towards", lambda _, values, *__: values.astype(float))
-    monkeypatch.setattr(module, "unbiased", lambda _, values, *__: values)
+    monkeypatch.setattr(module, "unchosen", lambda _, values, __: values)
+    lost = []
+    monkeypatch.setattr(module, "of_choosing", lambda *given: lost.append(of_choosing(*given)))
     genuine, impostor = drawn(ties=ties)
     scores = np.append(genuine.scores, impostor.scores)
     who = np.concatenate([np.stack(kind[1:], axis=1) for kind in (genuine, impostor)])
     same = np.arange(len(scores)) < len(genuine.scores)
-    every = drawn_figures(scores, same, who, None, FARS, COST, 140, 3).people
+    by_weights = drawn_figures(scores, same, who, None, FARS, COST, 140, 3)
+    every = by_weights.people
     found = tail_bootstrap(genuine, impostor, 25, FARS, COST, replicates=140, seed=3)
     for k, far in enumerate(FARS):
         np.testing.assert_allclose(found.tar[:, k], every[f"tar@{far:g}"], atol=1e-12)
     np.testing.assert_allclose(found.min_dcf, every["min_dcf"], atol=1e-12)
+    assert lost == [pytest.approx(by_weights.choosing["min_dcf"])]
 
 
 def test_compiled_and_arrays_agree_whatever_the_strides_lanes_and_the_order_of_pairs(monkeypatch):

@@ -68,6 +68,13 @@ def test_a_video_of_many_frames_has_the_voice_of_one_picture():
     np.testing.assert_allclose(pooled, [[0.5**0.5, 0.5**0.5]])
 
 
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("size", [1e200, 1e-200, 1e-310])
+def test_pool_gives_unit_rows_whatever_the_size_of_the_embeddings(size):
+    vectors = pool(np.array([[3.0, -4.0], [3.0, -4.0]]) * size, [0, 1], [0, 0])[1]
+    np.testing.assert_allclose(vectors, [[0.6, -0.8]], rtol=1e-12)
+
+
 def test_a_template_that_weighs_nothing_is_zero_not_nan():
     _, pooled = pool(np.array([[1.0, 2.0], [3.0, 4.0]]), [1, 2], [5, 6], weights=[0.0, 1.0])
     np.testing.assert_allclose(pooled, [[0, 0], [0.6, 0.8]])

@@ -212,6 +212,12 @@ def test_unusable_folds_are_refused_with_a_remedy(folds, message):
         kfold_accuracy([0.1, 0.2, 0.3, 0.4], [1, 0, 1, 0], folds)
 
 
+@pytest.mark.parametrize("folds", [-3, 0, 1, 2.5])
+def test_a_number_of_folds_is_whole_and_from_two(folds):
+    with pytest.raises(ValueError, match="whole number from 2"):
+        kfold_accuracy([0.1, 0.2, 0.3, 0.4] * 5, [1, 0, 1, 0] * 5, folds)
+
+
 @pytest.mark.parametrize("far", [-0.1, 1.1, float("nan")])
 def test_a_far_outside_0_to_1_is_refused(far):
     with pytest.raises(ValueError, match="between 0 and 1"):

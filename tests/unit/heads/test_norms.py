@@ -137,10 +137,16 @@ def test_shifts_make_it_harder_and_gradients_stay_finite_at_the_ends(cls: type) 
     [
         (MagFace, {"least_norm": 0.0}),
         (MagFace, {"least_norm": 200.0}),
+        (MagFace, {"greatest_norm": math.inf}),
         (MagFace, {"least_margin": 0.9}),
+        (MagFace, {"strength": -35.0}),
+        (MagFace, {"strength": math.nan}),
+        (MagFace, {"strength": math.inf}),
         (AdaFace, {"margin": -0.1}),
         (AdaFace, {"memory": 1.0}),
         (AdaFace, {"concentration": 0.0}),
+        (AdaFace, {"concentration": math.nan}),
+        (AdaFace, {"concentration": math.inf}),
     ],
 )
 def test_settings_out_of_range_are_refused(cls: type, settings: dict[str, float]) -> None:
