@@ -175,6 +175,42 @@ def test_ctrl_c_is_one_line_and_exit_code_130(
     assert capsys.readouterr().err == "topoface: interrupted\n"
 
 
+def test_ctrl_c_while_the_command_is_imported_is_one_line_too() -> None:
+    code = (
+        "import sys\n"
+        "class Slow:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'topoface.cli': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Slow())\n"
+        "from topoface.__main__ import run\n"
+        "sys.exit(run())"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (130, "topoface: interrupted\n")
+
+
+def test_what_users_name_is_printed_as_they_named_it(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.table import Table
+
+    from topoface.cli.output import image_progress, plain_console
+
+    table = Table(title="p[old]")
+    table.add_column("[/age]")
+    table.add_row("[/]")
+    plain_console().print(table)
+    said = capsys.readouterr().out
+    assert all(name in said for name in ("p[old]", "[/age]", "│ [/] "))
+    with image_progress() as bar:
+        bar.add_task("[/]", total=1)
+
+
+def test_a_probability_that_rounds_to_certainty_is_printed() -> None:
+    from topoface.cli.compare import _probability
+
+    assert [_probability(p) for p in (0.0, 0.25, 1.0)] == ["0.00000000 %", "25.0 %", "100.00000000 %"]
+
+
 def test_a_reader_that_leaves_early_is_no_error() -> None:
     read, write = os.pipe()
     os.close(read)  # as if head had read its lines and gone

@@ -1,6 +1,7 @@
 """The command line, thin: it parses, calls and prints. ``topoface --help`` imports nothing heavy."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -33,11 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments after the program's name; those of the process by default.
 
     Returns:
-        The exit code: 0, 1 (some run of a study failed), 2 (a mistake that the user can mend), 130 (CTRL-C).
+        The exit code: 0, 1 (some run of a study failed, or the doctor found something wrong), 2 (a mistake that the user can mend), 130 (CTRL-C).
     """
     # Threads of torch's OpenMP spin 300,000 rounds for work, and whoever shares the cores waits for them: beside one
     # busy process a training step took three to eight times as long. A short spin costs a tenth on idle cores.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be UTF-8
     try:
         arguments = _parsed(argv)
         code: int = arguments.run(arguments)
@@ -51,6 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, head or less, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:  # a file or folder of the user: no rights, a name too long, no room
+        if error.filename is None:
+            raise
+        named = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+        print(f"topoface: error: {named}: {error.strerror}; check the name and the rights", file=sys.stderr)
+        return 2
     return code
 
 

@@ -5,14 +5,15 @@ import json
 import math
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from topoface.cli.output import image_progress, show_progress
+from topoface.cli.output import image_progress, plain_console, show_progress
 from topoface.cli.parsing import Commands
 
 if TYPE_CHECKING:
     from topoface.evaluation.calibration.judging import Answer, Calibration
     from topoface.evaluation.calibration.threshold import Threshold
+    from topoface.evaluation.embedding import Progress
     from topoface.evaluation.figures import Figure
 
 MODEL = "a model directory, a .pt of arcface_torch, or an ONNX embedder"
@@ -26,7 +27,12 @@ def add(commands: Commands) -> None:
         "Find a model's threshold and probabilities on pairs of known people, and store them with the model.",
     )
     calibrate.add_argument("model", metavar="MODEL", help=MODEL)
-    calibrate.add_argument("protocol", metavar="PROTOCOL", help="pairs, as topoface evaluate takes them")
+    calibrate.add_argument(
+        "protocol",
+        metavar="PROTOCOL",
+        help="pairs, as topoface evaluate takes them: a .bin, a manifest, IMAGES::PAIRS, a folder in the layout of RFW; or "
+        "all-pairs:SOURCE, every pair of what data.train takes, for small rates",
+    )
     calibrate.add_argument(
         "--far", type=float, default=1e-3, help="false accept rate of the threshold (default 0.001)"
     )
@@ -50,8 +56,19 @@ def add(commands: Commands) -> None:
 
 
 def _calibrate(arguments: argparse.Namespace) -> int:
-    from topoface.evaluation import open_protocol
     from topoface.evaluation.calibration.files import write
+    from topoface.evaluation.pairs.opening import ALL_PAIRS
+
+    every = arguments.protocol.startswith(ALL_PAIRS)
+    calibration = _from_all_pairs(arguments) if every else _from_pairs(arguments)
+    path = write(calibration, arguments.model)
+    _print_calibration(calibration)
+    print(f"stored: {path}")
+    return 0
+
+
+def _from_pairs(arguments: argparse.Namespace) -> "Calibration":
+    from topoface.evaluation import open_protocol
     from topoface.evaluation.calibration.judging import calibrate, open_unit_embed, require_options
     from topoface.evaluation.calibration.known_pairs import known_pairs
     from topoface.evaluation.embedding import score_pairs
@@ -63,18 +80,32 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     with image_progress() as bar:
         show = partial(show_progress, bar, bar.add_task(protocol.name, total=None))
         scores = score_pairs(embed, protocol, progress=show).scores
-    calibration = calibrate(
-        known_pairs(scores, protocol),
-        protocol,
-        weights=digest,
-        far=arguments.far,
-        prior=arguments.prior,
-        seed=arguments.seed,
-    )
-    path = write(calibration, arguments.model)
-    _print_calibration(calibration)
-    print(f"stored: {path}")
-    return 0
+    return calibrate(known_pairs(scores, protocol), protocol, weights=digest, **_options(arguments))
+
+
+def _from_all_pairs(arguments: argparse.Namespace) -> "Calibration":
+    from topoface.evaluation.all_pairs.judging import open_labelled
+    from topoface.evaluation.calibration.all_pairs import calibrate_all_pairs, require_all_pairs
+    from topoface.evaluation.calibration.judging import open_unit_embed
+    from topoface.evaluation.features import compute_features
+    from topoface.evaluation.pairs.opening import ALL_PAIRS
+
+    faces = open_labelled(arguments.protocol.removeprefix(ALL_PAIRS))
+    require_all_pairs(faces, arguments.far, arguments.prior)
+    embed, digest = open_unit_embed(arguments.model)
+    with image_progress() as bar:
+
+        def step(title: str) -> "Progress":
+            return partial(show_progress, bar, bar.add_task(title, total=None))
+
+        features = compute_features(
+            embed, faces.images, flip=True, origin=arguments.model, progress=step(faces.name)
+        )
+        return calibrate_all_pairs(features, faces, weights=digest, step=step, **_options(arguments))
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(arguments, name) for name in ("far", "prior", "seed")}
 
 
 def _compare(arguments: argparse.Namespace) -> int:
@@ -95,10 +126,9 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _print_calibration(calibration: "Calibration") -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    data, console = calibration.data, Console()
+    data, console = calibration.data, plain_console()
     table = Table(
         title=f"{data['protocol']}: {data['genuine']:,} genuine and {data['impostors']:,} impostor pairs of {data['people']:,} people",
         title_justify="left",
@@ -177,6 +207,6 @@ def _percent(figure: "Figure") -> str:
 
 def _probability(value: float) -> str:
     """In percent, with as many digits as tell it from none and from all."""
-    nearest = min(value, 1 - value)
+    nearest = max(min(value, 1 - value), 1e-10)  # a certain one rounds to 0 or 1
     digits = max(1, min(8, 1 - math.floor(math.log10(100 * nearest))))
     return f"{100 * value:.{digits}f} %"

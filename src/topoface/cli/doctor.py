@@ -8,7 +8,7 @@ from pathlib import Path
 from topoface.cli.output import image_progress, show_progress
 from topoface.cli.parsing import Commands
 from topoface.errors import UserError
-from topoface.files import write_text
+from topoface.files import require_writable, write_text
 
 
 def add(commands: Commands) -> None:
@@ -23,7 +23,7 @@ def add(commands: Commands) -> None:
         "model", metavar="MODEL", help="a model directory, a .pt of arcface_torch, or an ONNX embedder"
     )
     doctor.add_argument(
-        "data", metavar="DATA", help="pairs as evaluation.pairs takes them: a .bin, a manifest, IMAGES::PAIRS"
+        "data", metavar="DATA", help="pairs: a .bin, a manifest, IMAGES::PAIRS, a folder in the layout of RFW"
     )
     doctor.add_argument(
         "--train", metavar="SOURCE", help="what data.train takes: look for test images among these"
@@ -44,8 +44,8 @@ def add(commands: Commands) -> None:
 def _doctor(arguments: argparse.Namespace) -> int:
     if arguments.pairs < 20:
         raise UserError(f"is {arguments.pairs}", "--pairs", "ask for 20 or more")
-    if arguments.json and not arguments.json.resolve().parent.is_dir():
-        raise UserError("is in no folder that exists", str(arguments.json), "make the folder first")
+    if arguments.json:
+        require_writable(arguments.json)
     from topoface.data import open_source
     from topoface.diagnostics.doctor.examination import examine
     from topoface.diagnostics.doctor.network import open_network
@@ -65,8 +65,8 @@ def _doctor(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
             step=lambda title: partial(show_progress, bar, bar.add_task(title, total=None)),
         )
-    print("\n".join(lines(found)))
     if arguments.json:
         facts = {name: getattr(arguments, name) for name in ("model", "data", "train", "pairs", "seed")}
         write_text(arguments.json, json.dumps(to_json(found, facts), indent=1))
+    print("\n".join(lines(found)))
     return int(any(finding.level == "wrong" for finding in found))

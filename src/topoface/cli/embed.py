@@ -7,6 +7,7 @@ from pathlib import Path
 from topoface.cli.output import image_progress, show_progress
 from topoface.cli.parsing import Commands
 from topoface.errors import UserError
+from topoface.files import require_writable
 
 
 def add(commands: Commands) -> None:
@@ -22,18 +23,20 @@ def add(commands: Commands) -> None:
 
 
 def _embed(arguments: argparse.Namespace) -> int:
-    if arguments.out.suffix != ".safetensors" or not arguments.out.resolve().parent.is_dir():
-        raise UserError(
-            "is no .safetensors file in a folder that exists", str(arguments.out), "make the folder first"
-        )
+    if arguments.out.suffix != ".safetensors":
+        raise UserError("is no .safetensors file", str(arguments.out), "name it so")
+    require_writable(arguments.out)
     from topoface.data import open_source
     from topoface.evaluation.embedding import embed_source
+    from topoface.evaluation.manifests.files import image_names
     from topoface.models.encoder import write_embeddings
 
     source = open_source(arguments.uri)
     with image_progress() as bar:
         show = partial(show_progress, bar, bar.add_task(arguments.uri, total=len(source)))
         rows = embed_source(arguments.model, source, progress=show)
-    write_embeddings(arguments.out, rows, fingerprint=source.fingerprint())
+    _, kind, name = image_names(source, arguments.out.parent)
+    named = [name(i) if kind == "paths" else source.describe(i) for i in range(len(source))]
+    write_embeddings(arguments.out, rows, fingerprint=source.fingerprint(), names=named)
     print(f"{rows.shape[0]:,} rows of {rows.shape[1]}: {arguments.out}")
     return 0

@@ -15,7 +15,7 @@ from topoface.cli.groups import group_protocols, groups_to_json, judge_by_group,
 from topoface.cli.output import image_progress, show_progress
 from topoface.cli.parsing import Commands
 from topoface.errors import UserError, missing_extra
-from topoface.files import write_text
+from topoface.files import require_writable, write_text
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     Protocol = PairProtocol | TemplateProtocol | LabelledSet
     Result = Verification | TemplateVerification | AllPairs
 
-ALL_PAIRS = "all-pairs:"
 WEIGHTINGS = ("detector+norm", "detector", "norm", "none")
 FUSIONS = ("pool", "max", "mean")
 
@@ -41,20 +40,20 @@ def add(commands: Commands) -> None:
     evaluate = commands.command(
         "evaluate",
         _evaluate,
-        "Judge a model on pairs, on templates and galleries (IJB-B, IJB-C), or on all pairs of a set.",
+        "Judge models on pairs, on templates and galleries (IJB-B, IJB-C), or on all pairs of a set.",
     )
     evaluate.add_argument(
         "model",
         metavar="MODEL",
-        help="a model directory, a .pt of arcface_torch, or an ONNX embedder; but for pairs also features on disk: "
-        "a .npy or .safetensors with a row for each image of the list",
+        help="a model directory, a .pt of arcface_torch, an ONNX embedder, or features on disk: a .npy or .safetensors with a row for "
+        "each image of the list, or what topoface embed wrote of the same images",
     )
     evaluate.add_argument(
         "protocols",
         metavar="PROTOCOL",
         nargs="+",
-        help="what evaluation.pairs takes: a .bin, a manifest, IMAGES::PAIRS; a folder in the layout of IJB-C or of RFW; "
-        "or all-pairs:SOURCE, every pair of what data.train takes",
+        help="pairs (a .bin, a manifest, IMAGES::PAIRS, a folder in the layout of RFW), templates (a manifest, a folder in the layout "
+        "of IJB-C), or all-pairs:SOURCE, every pair of what data.train takes",
     )
     evaluate.add_argument("--report", type=Path, metavar="FILE", help="also write an HTML report")
     evaluate.add_argument(
@@ -66,13 +65,24 @@ def add(commands: Commands) -> None:
     )
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write every figure as JSON")
     evaluate.add_argument(
-        "--bootstrap", type=int, default=1000, metavar="N", help="replicates (default 1000; 0: none)"
+        "--bootstrap",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="replicates of the intervals (default 1000; 0: no intervals)",
     )
     evaluate.add_argument(
         "--attributes",
         type=Path,
         metavar="FILE",
         help="a CSV with a column image or person and one for each attribute: error rates by group at one threshold",
+    )
+    evaluate.add_argument(
+        "--by",
+        metavar="NAME,NAME",
+        action="append",
+        default=[],
+        help="also judge the groups that these attributes make together; may be given several times",
     )
     evaluate.add_argument("--no-flip", action="store_true", help="do not average with the mirrored image")
     evaluate.add_argument(
@@ -103,9 +113,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         raise UserError(
             f"two protocols are called {max(names, key=names.count)!r}", "PROTOCOL", "give each once"
         )
-    groupings = group_protocols(protocols, arguments.attributes)
+    groupings = group_protocols(protocols, arguments.attributes, arguments.by)
     models = _model_names([arguments.model, *arguments.beside])
     _check_images(protocols, list(models.values()))
+    _check_cache(protocols, list(models.values()), arguments)
     device = choose_device("auto")
     print(f"judging on {device}", file=sys.stderr)
     judged = {
@@ -113,8 +124,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         for name, path in models.items()
     }
     groups = judge_by_group(judged, groupings, arguments.bootstrap)
-    print_judged(judged)
-    print_groups(groups)
+    # Files first: who reads what is printed may leave early (head).
     if arguments.json:
         results = [
             {"model": path, **result.to_json(), **groups_to_json(groups[name], result.name)}
@@ -124,6 +134,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         write_text(arguments.json, json.dumps(results, indent=1))
     if arguments.report:
         _write_report(arguments, judged, groups)
+    print_judged(judged)
+    print_groups(groups)
     return 0
 
 
@@ -138,13 +150,26 @@ def _check_images(protocols: "Sequence[Protocol]", models: list[str]) -> None:
                 protocol.stamps()
 
 
+def _check_cache(protocols: "Sequence[Protocol]", models: list[str], arguments: argparse.Namespace) -> None:
+    """Say at once that nothing can be kept: features of images other than pairs', and counts of all pairs."""
+    from topoface.evaluation.all_pairs.judging import LabelledSet
+    from topoface.evaluation.features import STORED, require_cache
+    from topoface.evaluation.templates.protocol import TemplateProtocol
+
+    embedded = not all(model.endswith(STORED) for model in models)
+    users = (LabelledSet, TemplateProtocol) if embedded else (LabelledSet,)
+    if any(isinstance(protocol, users) for protocol in protocols) and (cache := _cache(arguments)):
+        require_cache(cache)
+
+
 def _model_names(paths: list[str]) -> dict[str, str]:
-    """A short name for each model: the last part of its path, or the whole path where that is not enough."""
-    short = [Path(path).name for path in paths]
-    names = short if len(set(short)) == len(short) else paths
-    if len(set(names)) < len(names):
-        raise UserError("names one model twice", "--beside", "give each model once")
-    return dict(zip(names, paths, strict=True))
+    """A short name for each model: the last part of its path, or as many parts as tell them apart."""
+    most = max(len(Path(path).parts) for path in paths)
+    for parts in range(1, most + 1):
+        names = [str(Path(*Path(path).parts[-parts:])) for path in paths]
+        if len(set(names)) == len(names):
+            return dict(zip(names, paths, strict=True))
+    raise UserError("names one model twice", "--beside", "give each model once")
 
 
 def _judge(
@@ -152,16 +177,26 @@ def _judge(
 ) -> "Result":
     from topoface.evaluation import PairProtocol, verify
     from topoface.evaluation.all_pairs.judging import judge_all_pairs
+    from topoface.evaluation.features import STORED, read_features
     from topoface.evaluation.manifests.reading import is_manifest
+    from topoface.evaluation.pairs.stored import judge_features
     from topoface.evaluation.templates.judging import judge_templates
     from topoface.evaluation.templates.protocol import TemplateProtocol
 
     with image_progress() as bar:
         show = partial(show_progress, bar, bar.add_task(protocol.name, total=None))
         if isinstance(protocol, PairProtocol):
-            embed = _pair_embed(model, device)
+            if model.endswith(STORED):
+                stored = read_features(Path(model), protocol.images.names)
+                return judge_features(stored, protocol, bootstrap=arguments.bootstrap)
+            embed, digest = _pair_embed(model, device)
             return verify(
-                embed, protocol, flip=not arguments.no_flip, bootstrap=arguments.bootstrap, progress=show
+                embed,
+                protocol,
+                flip=not arguments.no_flip,
+                bootstrap=arguments.bootstrap,
+                progress=show,
+                model=f"{Path(model).name}, weights {digest[:16]}",
             )
         features = _features(model, arguments, protocol, device, show)
         if isinstance(protocol, TemplateProtocol):
@@ -181,13 +216,11 @@ def _open(uri: str) -> "Protocol":
     from topoface.evaluation import open_protocol
     from topoface.evaluation.all_pairs.judging import open_labelled
     from topoface.evaluation.manifests.reading import is_manifest, open_manifest
-    from topoface.evaluation.pairs.rfw import is_rfw, open_rfw
+    from topoface.evaluation.pairs.opening import ALL_PAIRS
     from topoface.evaluation.templates.ijb import is_ijb, open_ijb
 
     if uri.startswith(ALL_PAIRS):
         return open_labelled(uri.removeprefix(ALL_PAIRS))
-    if is_rfw(Path(uri)):
-        return open_rfw(Path(uri))
     if is_manifest(uri):
         return open_manifest(uri)
     return open_ijb(Path(uri)) if is_ijb(Path(uri)) else open_protocol(uri)
@@ -197,22 +230,22 @@ def _check_options(arguments: argparse.Namespace) -> None:
     if arguments.bootstrap < 0:
         raise UserError(f"is {arguments.bootstrap}", "--bootstrap", "give 0 for none, or more")
     for out in (arguments.json, arguments.report):
-        if out and not out.resolve().parent.is_dir():
-            raise UserError("is in no folder that exists", str(out), "make the folder first")
+        if out:
+            require_writable(out)
     if arguments.report and not (find_spec("jinja2") and find_spec("matplotlib")):
         raise missing_extra("matplotlib", "report", "--report")
 
 
-def _pair_embed(model: str, device: "torch.device") -> "Embed":
-    """What embeds the images of pairs."""
-    from topoface.evaluation.features import STORED, open_embed
+def _pair_embed(model: str, device: "torch.device") -> "tuple[Embed, str]":
+    """What embeds the images of pairs, and a digest of its weights."""
+    from topoface.evaluation.calibration.judging import open_unit_embed
+    from topoface.evaluation.features import weights_digest
     from topoface.models import load
 
-    if model.endswith(STORED):
-        raise UserError(
-            "holds features, and pairs need a model", model, "give a model, or a folder of templates"
-        )
-    return open_embed(model, device)[0] if model.endswith(".onnx") else load(model, device=device).embed
+    if model.endswith(".onnx"):
+        return open_unit_embed(model)
+    loaded = load(model, device=device)
+    return loaded.embed, weights_digest(loaded)
 
 
 def _features(
@@ -228,7 +261,7 @@ def _features(
 
     if model.endswith(STORED):
         source = protocol.fingerprint if isinstance(protocol, LabelledSet) else None
-        return read_features(Path(model), len(protocol.images), source=source)
+        return read_features(Path(model), protocol.images.names, source=source)
     return model_features(
         model,
         protocol.images,

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from topoface.cli.output import plain_console
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -17,12 +19,13 @@ if TYPE_CHECKING:
 
 def print_judged(judged: "Mapping[str, Sequence[Result]]") -> None:
     """A table of every figure with its interval and what it rests on; how models differ; what limits the figures."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = plain_console()
     for model, results in judged.items():
-        title = f"{model}: in %, with 95 % intervals over people"
+        title = f"{model}: in %"
+        if any(math.isfinite(figure.low) for result in results for figure in result.named().values()):
+            title += ", with 95 % intervals over people"
         table = Table(title=title, title_justify="left")
         table.add_column("protocol")
         table.add_column("figure")
@@ -31,7 +34,7 @@ def print_judged(judged: "Mapping[str, Sequence[Result]]") -> None:
         for result in results:
             errors = _errors(result)
             for row, (name, figure) in enumerate(result.named().items()):
-                scale, digits = (1, 4) if name == "min_dcf" else (100, 2)
+                scale, digits = _unit(name)
                 low, high = (f"{scale * end:.{digits}f}" for end in figure[1:])
                 table.add_row(
                     "" if row else result.name,
@@ -43,8 +46,13 @@ def print_judged(judged: "Mapping[str, Sequence[Result]]") -> None:
             table.add_section()
         console.print(table)
         for line in (line for result in results for line in _remarks(result)):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            console.print(line, soft_wrap=True)
     _print_differences(console, judged)
+
+
+def _unit(name: str) -> tuple[int, int]:
+    """What a figure is multiplied by, and its digits: shares are told in per cent, a cost is none."""
+    return (1, 4) if name == "min_dcf" else (100, 2)
 
 
 def _errors(result: "Result") -> dict[str, str]:
@@ -70,18 +78,26 @@ def _print_differences(console: "Console", judged: "Mapping[str, Sequence[Result
     (first, results), *others = judged.items()
     for other, theirs in others:
         for one, two in zip(results, theirs, strict=True):
-            clear = [
-                f"{name} {100 * d.value:+.2f} ({100 * d.low:+.2f} to {100 * d.high:+.2f})"
-                for name, d in _minus(one, two).items()
-                if d.low > 0 or d.high < 0
-            ]
-            text = "; ".join(clear) or "nothing that chance alone cannot explain"
-            console.print(
-                f"{first} minus {other} on {one.name}, in points: {text}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+            text = _differences(_minus(one, two))
+            console.print(f"{first} minus {other} on {one.name}, in points: {text}", soft_wrap=True)
+
+
+def _differences(found: "Mapping[str, Figure]") -> str:
+    """Those that chance alone cannot explain, among how many; all of them where nobody asked for intervals."""
+    looked = {name: d for name, d in found.items() if math.isfinite(d.low)}
+    if not looked:
+        return "; ".join(_points(name, d) for name, d in found.items()) + "; no interval"
+    clear = [_points(name, d) for name, d in looked.items() if d.low > 0 or d.high < 0]
+    if not clear:
+        return "nothing that chance alone cannot explain"
+    of = f"{len(looked)} figures" if len(looked) > 1 else "one figure"
+    return f"{'; '.join(clear)}; {len(clear)} of {of} looked at, each with its own 95 % interval"
+
+
+def _points(name: str, d: "Figure") -> str:
+    scale, digits = _unit(name)
+    within = f" ({scale * d.low:+.{digits}f} to {scale * d.high:+.{digits}f})" if math.isfinite(d.low) else ""
+    return f"{name}{' (no points, a cost)' if scale == 1 else ''} {scale * d.value:+.{digits}f}{within}"
 
 
 def _minus(one: "Result", two: "Result") -> "dict[str, Figure]":

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from topoface.cli.output import plain_console
 from topoface.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,38 +18,52 @@ if TYPE_CHECKING:
 RATES = {"fmr": "FMR", "fnmr": "FNMR"}
 
 
-def group_protocols(protocols: Sequence[Any], attributes: Path | None) -> "dict[str, Groupings]":
-    """The groupings of each protocol that has any, by its name.
+def group_protocols(
+    protocols: Sequence[Any], attributes: Path | None, by: Sequence[str] = ()
+) -> "dict[str, Groupings]":
+    """The groupings of each protocol that has any, by its name; ``by``: attributes to join, with commas.
 
     Raises:
         UserError: the attributes file cannot be used, or no protocol is a list of pairs.
     """
     from topoface.evaluation import PairProtocol
     from topoface.evaluation.groups.attributes import read_attributes
+    from topoface.evaluation.groups.intersections import with_intersections
     from topoface.evaluation.groups.judging import groupings_of
 
+    wanted = [[name.strip() for name in names.split(",")] for names in by]
     table = read_attributes(attributes) if attributes else None
     pairs = [protocol for protocol in protocols if isinstance(protocol, PairProtocol)]
     if table and not pairs:
         raise UserError("needs a list of pairs to judge groups on", "--attributes", "name one as PROTOCOL")
     found = {protocol.name: groupings_of(protocol, table) for protocol in pairs}
-    return {name: groupings for name, groupings in found.items() if groupings.groupings}
+    grouped = {name: groupings for name, groupings in found.items() if groupings.groupings}
+    if wanted and not grouped:
+        raise UserError("has no attributes to join", "--by", "give a file of them as --attributes")
+    return {name: with_intersections(groupings, wanted) for name, groupings in grouped.items()}
 
 
 def judge_by_group(
     judged: Mapping[str, Sequence[Any]], groupings: "Mapping[str, Groupings]", bootstrap: int
 ) -> "dict[str, dict[str, GroupJudgement]]":
     """By model, then by protocol."""
+    from topoface.evaluation.groups.comparing import beside
     from topoface.evaluation.groups.judging import judge_groups
 
-    return {
-        model: {
-            result.name: judge_groups(result, groupings[result.name], bootstrap=bootstrap)
-            for result in results
-            if result.name in groupings
-        }
-        for model, results in judged.items()
-    }
+    found: dict[str, dict[str, GroupJudgement]] = {}
+    for model, results in judged.items():
+        found[model] = {}
+        for place, result in enumerate(results):
+            if result.name not in groupings:
+                continue
+            own = groupings[result.name]
+            judgement = judge_groups(result, own, bootstrap=bootstrap)
+            if len(found) > 1:
+                first = next(iter(judged))
+                pair = (judged[first][place], found[first][result.name]), (result, judgement)
+                judgement = beside(*pair, own, bootstrap=bootstrap)
+            found[model][result.name] = judgement
+    return found
 
 
 def groups_to_json(judgements: "Mapping[str, GroupJudgement]", protocol: str) -> dict[str, Any]:
@@ -58,22 +73,23 @@ def groups_to_json(judgements: "Mapping[str, GroupJudgement]", protocol: str) ->
 
 def print_groups(groups: "Mapping[str, Mapping[str, GroupJudgement]]") -> None:
     """For each model and protocol a table of each attribute, how far its groups are apart, and what limits that."""
-    from rich.console import Console
-
-    console = Console()
+    console = plain_console()
     for model, judgements in groups.items():
         for judgement in judgements.values():
+            title, first = f"{model} on {judgement.protocol}", next(iter(groups))
             for attribute in judgement.attributes:
-                _print_attribute(console, f"{model} on {judgement.protocol}", attribute, judgement.shown)
+                _print_attribute(console, title, attribute, judgement.shown, first)
             _print_accuracies(console, judgement)
             for note in judgement.notes:
                 _say(console, note)
 
 
-def _print_attribute(console: "Console", title: str, attribute: "GroupedFigures", shown: int) -> None:
+def _print_attribute(
+    console: "Console", title: str, attribute: "GroupedFigures", shown: int, first: str
+) -> None:
     from rich.table import Table
 
-    from topoface.evaluation.groups.figures import spread_in_words
+    from topoface.evaluation.groups.figures import difference_in_words, spread_in_words
 
     found = attribute.tables[shown]
     table = Table(title=f"{title}, by {attribute.name}: in %, one threshold for all", title_justify="left")
@@ -98,6 +114,9 @@ def _print_attribute(console: "Console", title: str, attribute: "GroupedFigures"
         _say(console, f"{attribute.name}, {RATES[rate]}: {spread_in_words(spread)}")
     for warning in found.warnings:
         _say(console, f"{attribute.name}: {warning}")
+    for rate, name in RATES.items():
+        if text := difference_in_words(attribute, rate):
+            _say(console, f"{attribute.name}, {name}: {first} minus this model, in points: {text}")
 
 
 def _print_accuracies(console: "Console", judgement: "GroupJudgement") -> None:
@@ -125,4 +144,4 @@ def _rate(rate: "Rate") -> tuple[str, str, str]:
 
 
 def _say(console: "Console", text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(text, soft_wrap=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress, TaskID
 
     from topoface.evaluation import Verification
@@ -18,9 +19,15 @@ def import_from_here() -> None:
         sys.path.append(str(Path.cwd()))
 
 
+def plain_console(*, stderr: bool = False) -> "Console":
+    """Prints what users named as they named it: ``[b]`` in the name of a file or column is no style, and ``:smile:`` no picture."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
 def print_figures(results: "Sequence[Verification]") -> None:
     """A table of every figure with its interval, and the warnings below it."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title="verification, with 95 % intervals over identities", title_justify="left")
@@ -28,7 +35,7 @@ def print_figures(results: "Sequence[Verification]") -> None:
     table.add_column("figure")
     table.add_column("%", justify="right")
     table.add_column("95 %", justify="right")
-    console = Console()
+    console = plain_console()
     for result in results:
         figures = (result.accuracy, result.auc, result.eer, *(point.tar for point in result.tar))
         for row, (name, figure) in enumerate(zip(result.summary(), figures, strict=True)):
@@ -38,7 +45,7 @@ def print_figures(results: "Sequence[Verification]") -> None:
     console.print(table)
     for result in results:
         for warning in result.warnings:
-            console.print(f"{result.name}: {warning}", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"{result.name}: {warning}", soft_wrap=True)
 
 
 def show_progress(bar: "Progress", task: "TaskID", done: int, total: int) -> None:
@@ -48,8 +55,8 @@ def show_progress(bar: "Progress", task: "TaskID", done: int, total: int) -> Non
 
 def image_progress() -> "Progress":
     """Bar with count, rate and time left on the terminal's error stream."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("images"))
-    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+    what = TextColumn("{task.description}", markup=False)
+    columns = (what, BarColumn(), MofNCompleteColumn(), TextColumn("images"))
+    return Progress(*columns, TimeRemainingColumn(), console=plain_console(stderr=True), transient=True)

@@ -144,5 +144,10 @@ def _shared(parts: Sequence[Sequence[str]]) -> int:
 
 def progress_bar(unit: str) -> Progress:
     """A bar with count and time left on the terminal's error stream."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+    )
     return Progress(*columns, TimeRemainingColumn(), console=Console(file=sys.stderr), transient=True)

@@ -7,6 +7,10 @@ from PIL import Image
 from topoface.data.decode import Pixels
 from topoface.data.drawing.canvas import SIZE, TEMPLATE
 
+# How images become 112 x 112, for the record.
+AS_STORED = "as stored, 112 x 112"
+WARPED = "five landmarks of the list onto the ArcFace template, bilinear"
+
 
 def similarity(landmarks: NDArray[np.float64]) -> tuple[complex, complex]:
     """Turn-and-scale ``a`` and shift ``b`` with ``a z + b`` closest to the template in least squares (Umeyama, no reflection).

@@ -1,6 +1,6 @@
 """From the images of a protocol to the score of each pair, whatever computes the embeddings."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,17 @@ def score_pairs(
         if not units.shape[1]:
             units = np.zeros((len(units), rows.shape[1]))
         units[places] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return score_units(units, failures, protocol)
+
+
+def score_units(
+    units: NDArray[np.float64], failures: Mapping[int, str], protocol: PairProtocol
+) -> PairScores:
+    """Cosines of the protocol's pairs from unit rows ``[n, D]``, one an image; reasons by position for those without one.
+
+    Raises:
+        UserError: no image has one.
+    """
     if len(failures) == len(units):
         raise UserError(
             f"none of the {len(failures)} images can be judged; the first: {next(iter(failures.values()))}",

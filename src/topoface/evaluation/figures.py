@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topoface.functional.bootstrap import Floats, percentile_interval
+from topoface.functional.sign_flips import FEW, flip_margin
 from topoface.functional.verification import NIST_COST, allowed_false_accepts
 
 TEMPLATE_FARS: Final = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
@@ -115,6 +116,15 @@ class PairFigures:
         cost = {"min_dcf": self.min_dcf} if self.min_dcf else {}
         return {f"tar@{point.target:g}": point.tar for point in self.tar} | cost
 
+    def comparable(self) -> dict[str, Floats]:
+        """The replicates of what models can be compared by: no TAR that a few impostor pairs move."""
+        vague = {f"tar@{point.target:g}" for point in self.tar if point.warning}
+        return {name: drawn for name, drawn in self.replicates.items() if name not in vague}
+
+    def trials(self) -> dict[str, int]:
+        """Of how many trials each figure that is a share is one, by name."""
+        return {f"tar@{point.target:g}": self.genuine for point in self.tar}
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """What limits these figures, a sentence each."""
@@ -134,9 +144,19 @@ class PairFigures:
 
 
 def tar_at(
-    target: float, threshold: float, accepted: int, genuine: int, false: int, impostors: int
+    target: float, threshold: float, accepted: int, genuine: int, false: int, impostors: int, failed: int = 0
 ) -> TarAtFar:
-    """The record of a threshold from the counts of pairs that it accepts; without an interval."""
+    """The record of a threshold from the counts of pairs that it accepts; without an interval.
+
+    Args:
+        target: the FAR asked for.
+        threshold: accept at or above it.
+        accepted: genuine pairs that it accepts.
+        genuine: of so many.
+        false: impostor pairs that it accepts.
+        impostors: of so many.
+        failed: how many of these count as accepted whatever the threshold, since an image could not be judged.
+    """
     allowed = allowed_false_accepts(impostors, target)
     return TarAtFar(
         target=target,
@@ -145,7 +165,7 @@ def tar_at(
         false_accepts=false,
         allowed=allowed,
         threshold=threshold,
-        warning=resolution_warning(impostors, allowed, target),
+        warning=failure_warning(failed, allowed, target) or resolution_warning(impostors, allowed, target),
     )
 
 
@@ -156,20 +176,49 @@ def with_intervals(
     return tuple(replace(p, tar=p.tar.within(replicates.get(f"tar@{p.target:g}"), genuine)) for p in points)
 
 
+def difference(one: Figure, two: Figure, drawn: Floats | None = None, margin: float = 0.0) -> Figure:
+    """One minus two, with an interval where both have one: else what was left out of one's stands in this.
+
+    Args:
+        one: a figure.
+        two: the same of another model.
+        drawn: replicates of the difference.
+        margin: how far on either side the interval reaches at least, for what replicates of few errors do not know.
+    """
+    value = one.value - two.value
+    if drawn is None or not np.isfinite([one.low, two.low]).all():
+        return Figure(value)
+    low, high = percentile_interval(drawn)
+    # A replicate that leaves out all that differs gives zero but for rounding, and zero belongs to the interval.
+    ends = [0.0 if abs(end) < 1e-9 else end for end in (min(low, value - margin), max(high, value + margin))]
+    return Figure(value, *ends)
+
+
 def differences(
     first: Mapping[str, Figure],
     second: Mapping[str, Figure],
     of_first: Mapping[str, Floats],
     of_second: Mapping[str, Floats],
+    trials: Mapping[str, int],
 ) -> dict[str, Figure]:
-    """First minus second by name, with the interval of the difference in the same replicates."""
-    return {
-        name: Figure(first[name].value - second[name].value).within(
-            of_first[name] - of_second[name] if name in of_first and name in of_second else None
-        )
-        for name in first
-        if name in second
-    }
+    """First minus second by name, with the interval of the difference in the same replicates.
+
+    Args:
+        first: the figures of a model.
+        second: those of another.
+        of_first: their replicates.
+        of_second: and the other's.
+        trials: by name, of how many trials a figure is a share. At least as many were decided differently as the difference says; where these
+            are fewer than ten, the interval reaches as far as `flip_margin` of them does.
+    """
+    found = {}
+    for name in (name for name in first if name in second):
+        drawn = of_first[name] - of_second[name] if name in of_first and name in of_second else None
+        value, of = first[name].value - second[name].value, trials.get(name, 0)
+        deciding = round(abs(value) * of) if np.isfinite(value) else 0
+        margin = flip_margin(np.full(deciding, 1 / of), np.arange(deciding)) if 0 < deciding < FEW else 0.0
+        found[name] = difference(first[name], second[name], drawn, margin)
+    return found
 
 
 def band_fars(impostors: int, top: float = 1.0) -> list[float]:
@@ -182,6 +231,16 @@ def band(fars: list[float], replicates: Mapping[str, Floats]) -> Floats:
     """``[3, points]``: FAR, low, high; of replicates named ``tar@...``."""
     ends = [percentile_interval(replicates[f"tar@{far:g}"]) for far in fars]
     return np.array([(far, *end) for far, end in zip(fars, ends, strict=True)]).reshape(-1, 3).T
+
+
+def failure_warning(failed: int, allowed: int, far: float) -> str:
+    """Empty, or that failures leave no threshold to find: more impostor pairs count as accepted than may be."""
+    if failed <= allowed:
+        return ""
+    return (
+        f"TAR at FAR {far:g} is what failures alone leave: {count_of(failed, 'impostor pair')} with an image that could not be "
+        f"judged {'counts' if failed == 1 else 'count'} as accepted, and {allowed:,} may be. Repair or remove these images."
+    )
 
 
 def resolution_warning(impostors: int, allowed: int, far: float) -> str:

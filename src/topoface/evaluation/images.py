@@ -105,9 +105,10 @@ class FolderStore:
         try:
             with (self._path / member).open("rb") as file:
                 return _bounded(file.read(MAX_BYTES + 1), f"{self.where}/{member}")
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: no file can have this name
+            reason = error.strerror if isinstance(error, OSError) else error
             raise UserError(
-                f"cannot be read ({error.strerror})", f"{self.where}/{member}", "check the file"
+                f"cannot be read ({reason})", f"{self.where}/{member}", "check the file"
             ) from error
 
     def stamp(self, member: str) -> str:

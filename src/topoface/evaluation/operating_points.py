@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topoface.evaluation.embedding import FAILED_IMPOSTOR
 from topoface.evaluation.figures import (
     BINS,
     COST,
@@ -87,7 +88,8 @@ def _point(genuine: NDArray[Any], impostor: NDArray[Any], far: float) -> TarAtFa
     accepted = genuine[np.searchsorted(genuine, bar, side="right") :]
     false = impostor[np.searchsorted(impostor, bar, side="right") :]
     threshold = min((float(part[0]) for part in (accepted, false) if len(part)), default=float("inf"))
-    return tar_at(far, threshold, len(accepted), len(genuine), len(false), len(impostor))
+    failed = len(impostor) - int(np.searchsorted(impostor, FAILED_IMPOSTOR))
+    return tar_at(far, threshold, len(accepted), len(genuine), len(false), len(impostor), failed)
 
 
 def _lowest_cost(genuine: NDArray[Any], impostor: NDArray[Any]) -> tuple[float, int]:

@@ -1,7 +1,9 @@
 """Frozen encoders: any trained embedder as a function of images, whose space other models can learn from."""
 
 import json
-from collections.abc import Callable
+import os
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +38,8 @@ def open_encoder(path: str, *, fingerprint: str) -> Encode:
     if path.endswith(".safetensors"):
         return _stored(path, fingerprint)
     if path.endswith(".onnx"):
-        return _onnx_encoder(path)
+        rows = open_onnx(path)
+        return lambda images, indices: torch.nn.functional.normalize(rows(images))  # noqa: ARG005
     model = load(path).eval().requires_grad_(False)
 
     def encode(images: Tensor, indices: Tensor) -> Tensor:  # noqa: ARG001
@@ -46,13 +49,18 @@ def open_encoder(path: str, *, fingerprint: str) -> Encode:
     return encode
 
 
-def write_embeddings(path: Path, rows: NDArray[np.float32], *, fingerprint: str) -> None:
-    """Write unit rows ``[images, D]`` for `open_encoder`, with the fingerprint of their source.
+def write_embeddings(
+    path: Path, rows: NDArray[np.float32], *, fingerprint: str, names: Sequence[str] = ()
+) -> None:
+    """Write unit rows ``[images, D]`` for `open_encoder`, with the fingerprint of their source, and the name of each image.
 
     Raises:
         UserError: the file cannot be written.
     """
-    write_bytes(path, save({"rows": torch.from_numpy(rows)}, {"source": fingerprint}))
+    tensors = {"rows": torch.from_numpy(rows)}
+    if names:  # a tensor, since the header's length is limited
+        tensors["names"] = torch.from_numpy(np.frombuffer(os.fsencode("\0".join(names)), np.uint8).copy())
+    write_bytes(path, save(tensors, {"source": fingerprint}))
 
 
 def _stored(path: str, fingerprint: str) -> Encode:
@@ -95,7 +103,31 @@ def onnx_input(path: str) -> EmbeddingSpec:
         raise UserError(error.what, str(beside), error.remedy) from error
 
 
-def _onnx_encoder(path: str) -> Encode:
+def onnx_files(path: str) -> list[Path]:
+    """All that decides about what an ONNX embedder gives: the graph, weights that it keeps in files beside it, and how it is fed.
+
+    The graph is not parsed: wherever a tensor stands in it, an entry ``location`` says where its values lie (onnx.proto,
+    ``external_data``), as key (field 1) and value (field 2).
+
+    Raises:
+        UserError: the graph cannot be read.
+    """
+    graph = Path(path)
+    try:
+        data = graph.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot be read ({error.strerror})", path, "give an ONNX embedder") from error
+    named = set()
+    for key in re.finditer(rb"\x0a\x08location\x12([\x80-\xff]?[\x00-\x7f])", data):
+        low, *high = key[1]
+        length = (low & 127) + (high[0] << 7 if high else 0)
+        named.add(os.fsdecode(data[key.end() : key.end() + length]))
+    beside = [graph.parent / name for name in sorted(named) if "\0" not in name]
+    return [graph, *(file for file in (*beside, Path(f"{path}.json")) if file.is_file())]
+
+
+def open_onnx(path: str) -> Callable[[Tensor], Tensor]:
+    """An ONNX embedder: uint8 RGB ``[n, 3, 112, 112]`` to float32 ``[n, d]`` of its own length; errors as in `open_encoder`."""
     try:
         import onnxruntime
     except ImportError:
@@ -120,11 +152,11 @@ def _onnx_encoder(path: str) -> Encode:
             "give an embedder with one input [n, 3, 112, 112] and one output",
         )
 
-    def encode(images: Tensor, indices: Tensor) -> Tensor:  # noqa: ARG001
+    def rows_of(images: Tensor) -> Tensor:
         ordered = images.flip(1) if spec.colour == "bgr" else images
         pixels = ((ordered.float() - spec.mean) / spec.scale).contiguous().numpy()
         parts = np.split(pixels, len(pixels)) if one_at_a_time else [pixels]
         rows = np.concatenate([session.run(None, {name: part})[0] for part in parts])
-        return torch.nn.functional.normalize(torch.from_numpy(rows).flatten(1))
+        return torch.from_numpy(rows).flatten(1)
 
-    return encode
+    return rows_of

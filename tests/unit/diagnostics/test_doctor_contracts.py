@@ -9,15 +9,17 @@ import pytest
 from tests.real_data import DATA, needs_data
 from tests.unit.diagnostics.doctor_stand_ins import RGB, faces, network, sample
 from topoface.cli import main
+from topoface.diagnostics.doctor import alignment
 from topoface.diagnostics.doctor.alignment import examine_alignment, moved
 from topoface.diagnostics.doctor.contracts import (
+    Trial,
     draw_sample,
     examine_contract,
     try_each,
 )
 from topoface.diagnostics.doctor.network import even, open_network
 from topoface.diagnostics.doctor.selftest import network_test
-from topoface.diagnostics.doctor.separation import draw_weights, gain, separation
+from topoface.diagnostics.doctor.separation import Gain, draw_weights, gain, separation
 from topoface.errors import UserError
 from topoface.evaluation import open_protocol
 from topoface.models import build_model, load, save
@@ -101,6 +103,52 @@ def test_faces_that_lie_elsewhere_are_found_with_the_way_back(small, change, rem
     finding = examine_alignment(network(), RGB, replace(small, faces=crops))[0]
     assert finding.level == "wrong"
     assert f"wants them: {remedy}" in finding.text
+
+
+def test_what_few_pairs_leave_open_is_decided_on_others(small, monkeypatch):
+    """The first pairs do not tell the one best crop from chance; a second look at it alone, on more pairs, does."""
+    crops = moved(small.faces, wide=112 / 96).round().clip(0, 255).astype(np.uint8)
+    few = sample(crops, 24)
+    unsure = replace(
+        few, weights=replace(few.weights, people=np.random.default_rng(0).gamma(0.2, size=(1000, 24)))
+    )
+    alone, second = (
+        examine_alignment(network(), RGB, unsure, others=o)[0] for o in (None, lambda: sample(crops, 200))
+    )
+    assert alone.level == "ok"
+    assert second.level == "wrong"
+    assert "wants them: squeezed to 96 / 112" in second.text
+    assert "on 200 pairs that had no part in choosing this crop" in second.text
+    assert second.figures["second_look"]["low"] > 0
+
+    def nothing_left():
+        raise UserError("only 3 genuine pairs can be used", "DATA", "give more")
+
+    assert examine_alignment(network(), RGB, unsure, others=nothing_left)[0] == alone
+
+
+def test_a_sure_gain_that_is_small_is_a_note():
+    (first, best) = (
+        Trial(name=name, auc=1.0, separation=apart, over_first=unsure, behind_best=unsure)
+        for name, apart in (("as given", 5.0), ("8 px down", 5.1))
+        for unsure in [Gain(value=0.1, low=-0.2, high=0.4, matters=0.15)]
+    )
+    for low, level in ((0.02, "note"), (-0.02, "ok")):
+        again = alignment._SecondLook(gain=Gain(value=0.1, low=low, high=0.2, matters=0.15), pairs=1200)
+        finding = alignment._crop_finding([first, best], again)
+        assert finding.level == level
+        assert ("which is little" in finding.text) == (level == "note")
+
+
+def test_a_second_look_at_sound_faces_finds_nothing(small):
+    calls = []
+
+    def others():
+        calls.append(1)
+        return sample(small.faces, 200)
+
+    for pairs in (24, 40, 200):
+        assert examine_alignment(network(), RGB, sample(small.faces, pairs), others=others)[0].level == "ok"
 
 
 @pytest.mark.parametrize(("right", "remedy"), [(-8, "8 px to the right"), (6, "8 px to the left"), (2, None)])
@@ -228,6 +276,8 @@ def test_a_sample_is_balanced_seeded_and_leaves_out_what_cannot_be_used():
     assert one.weights.same.sum() == 20 == len(one.pairs) / 2
     np.testing.assert_array_equal(one.faces, again.faces)
     assert not np.array_equal(one.pairs, other.pairs)
+    rest = draw_sample(protocol, 1000, [0, 1], after=40)  # all others
+    assert len(rest.pairs) + 40 == sum(not {0, 1} & set(pair) for pair in protocol.pairs.tolist())
     bad = [protocol.images[i] for i in (0, 1)]
     assert not any((face == some).all() for face in one.faces for some in bad)
     with pytest.raises(UserError, match="pairs can be used"):

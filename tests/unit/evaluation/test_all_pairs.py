@@ -234,7 +234,11 @@ def test_intervals_do_not_depend_on_tiles_or_order(monkeypatch):
 def test_two_models_are_compared_in_the_same_replicates():
     rows, labels = drawn(150, 30, 7)
     one = judge_all_pairs(Features(rows=rows, origin=""), labelled(labels), bootstrap=40)
-    assert {tuple(figure) for figure in one.minus(one).values()} == {(0.0, 0.0, 0.0)}
+    told = {name: tuple(figure) for name, figure in one.minus(one).items()}
+    few = {f"tar@{point.target:g}" for point in one.tar if point.warning}  # a few impostor pairs decide there
+    assert {figure for name, figure in told.items() if name not in few} == {(0.0, 0.0, 0.0)}
+    assert few
+    assert all(np.isnan(told[name][1:]).all() for name in few)
     other = judge_all_pairs(Features(rows=rows[:, :6], origin=""), labelled(labels), bootstrap=40)
     difference = one.minus(other)["tar@0.1"]
     assert difference.value == one.tar[0].tar.value - other.tar[0].tar.value > 0

@@ -12,7 +12,9 @@ from topoface.data.drawing.traits import Person, sample
 from topoface.errors import UserError
 from topoface.evaluation import open_protocol, verify
 from topoface.evaluation.groups.attributes import group_pairs, read_attributes
-from topoface.evaluation.groups.figures import spread_in_words
+from topoface.evaluation.groups.comparing import beside
+from topoface.evaluation.groups.figures import difference_in_words, spread_in_words
+from topoface.evaluation.groups.intersections import with_intersections
 from topoface.evaluation.groups.judging import groupings_of, judge_groups
 from topoface.evaluation.pairs.verification import FARS
 from topoface.evaluation.report.page import ModelEntry, ReportInput, write_report
@@ -213,3 +215,95 @@ def test_traits_of_drawn_people_give_groups_and_a_report(drawn, tmp_path):
 def test_a_file_about_others_is_refused(drawn, tmp_path):
     with pytest.raises(UserError, match="names no person of synthetic"):
         groupings_of(drawn[0], attributes(tmp_path, ["1,x"]))
+
+
+def twice_judged(tmp_path, *, worse=0.0, bootstrap=60, seed=0):
+    """Two models on the same pairs; the second is worse on pairs of the last group. People also have a letter for odd and even."""
+    names, who, pairs = crowd("abc", 10, seed=seed)
+    protocol = protocol_of(names, who, pairs)
+    last = np.array([person[0] == "c" for person in who])[protocol.pairs].all(axis=1)
+    noise = generator(seed, "noise").normal(0, 1, (3, len(pairs)))
+    people = sorted(set(who))
+    rows = [f"{person},{person[0]},{'xy'[int(person[1:]) % 2]}" for person in people]
+    groupings = group_pairs(attributes(tmp_path, rows, "person,group,half"), protocol)
+    found = []
+    for k in (0, 1):
+        scores = (noise[0] + 0.3 * noise[k + 1]) / 3 + protocol.same - worse * k * (last & protocol.same)
+        result = judged(protocol, scores, bootstrap)
+        found.append((result, judge_groups(result, groupings, bootstrap=bootstrap)))
+    return found[0], found[1], groupings
+
+
+def test_models_differ_where_one_is_worse_and_nowhere_else(tmp_path):
+    first, second, groupings = twice_judged(tmp_path, worse=0.5, bootstrap=200)
+    found = beside(first, second, groupings, bootstrap=200)
+    rows = {row.name: row for row in found.attributes[0].beside}
+    tables = [judgement.attributes[0].tables[found.shown] for _, judgement in (first, second)]
+    for cells in zip(*(table.rows for table in tables), strict=True):
+        for rate in ("fmr", "fnmr"):
+            one, two = (getattr(cell, rate).rate.value for cell in cells)
+            assert getattr(rows[cells[0].name], rate).value == one - two
+    assert rows["c"].fnmr.high < -0.1
+    assert all(rows[name].fnmr.low < 0 < rows[name].fnmr.high for name in "ab")
+    assert "c " in difference_in_words(found.attributes[0], "fnmr")
+    assert difference_in_words(first[1].attributes[0], "fnmr") == ""
+    entries = [
+        ModelEntry(name="one", verifications=[], groups=[first[1]]),
+        ModelEntry(name="two", verifications=[], groups=[found]),
+    ]
+    write_report(tmp_path / "r.html", ReportInput(title="t", models=entries))
+    page = (tmp_path / "r.html").read_text()
+    assert "one minus two, in points" in page
+    assert f"<strong>{100 * rows['c'].fnmr.value:+.3g}</strong>".replace("-", "−") in page
+    assert f"<td>{100 * rows['a'].fnmr.value:+.3g}<small>".replace("-", "−") in page
+
+
+def test_a_model_beside_itself_differs_by_nothing(tmp_path):
+    first, _, groupings = twice_judged(tmp_path)
+    for attribute in beside(first, first, groupings, bootstrap=60).attributes:
+        for row in attribute.beside:
+            assert row.fmr.value == row.fnmr.value == 0
+            assert row.fnmr.low <= 0 <= row.fnmr.high
+        assert difference_in_words(attribute, "fmr").startswith("nothing that chance alone cannot explain")
+
+
+def test_joined_attributes_are_groups_of_both_at_once(tmp_path):
+    first, _, groupings = twice_judged(tmp_path)
+    joined = with_intersections(groupings, [("group", "half")])
+    both = joined.groupings[-1]
+    assert both.name == "group and half"
+    assert both.labels == ("a + x", "a + y", "b + x", "b + y", "c + x", "c + y")
+    group, half, sides = (grouping.sides for grouping in joined.groupings)
+    np.testing.assert_array_equal(sides, group * 2 + half)
+    found = judge_groups(first[0], joined, bootstrap=0)
+    one, _, two = (attribute.tables[0] for attribute in found.attributes)
+    for label in "abc":
+        cells = [cell for cell in two.map if all(name.startswith(label) for name in cell.groups)]
+        whole = next(cell for cell in one.rows if cell.name == label)
+        assert sum(cell.fmr.errors for cell in cells) == whole.fmr.errors
+        assert sum(cell.fnmr.pairs for cell in cells) == whole.fnmr.pairs
+
+
+def test_what_is_unknown_in_one_attribute_is_in_no_joined_group(tmp_path):
+    names, who, pairs = crowd("ab", 4)
+    rows = [f"{person},{person[0]},{'' if person == 'a0' else 'x'}" for person in sorted(set(who))]
+    protocol = protocol_of(names, who, pairs)
+    found = with_intersections(
+        group_pairs(attributes(tmp_path, rows, "person,group,half"), protocol), [("half", "group")]
+    )
+    unknown = np.array([person == "a0" for person in who])[protocol.pairs]
+    np.testing.assert_array_equal(found.groupings[-1].sides < 0, unknown)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("group",), "--by group: names one attribute"),
+        (("group", "group"), "--by group,group: names one attribute"),
+        (("group", "hair"), "no attribute 'hair'; name some of: group, half"),
+    ],
+)
+def test_attributes_that_cannot_be_joined_are_refused(tmp_path, names, message):
+    _, _, groupings = twice_judged(tmp_path, bootstrap=0)
+    with pytest.raises(UserError, match=message):
+        with_intersections(groupings, [names])

@@ -222,6 +222,18 @@ def test_folders_and_zips_without_a_list_ask_for_one(tmp_path):
         open_protocol(tmp_path / "broken.zip")
 
 
+def test_what_is_no_list_of_pairs_is_said_to_be_none(tmp_path):
+    (tmp_path / "templates.csv").write_text("image,template,person\n")
+    with pytest.raises(
+        UserError, match=r"templates.csv: lists templates, and pairs of images are wanted here; give"
+    ):
+        open_protocol(tmp_path / "templates.csv")
+    with pytest.raises(
+        UserError, match=r"all-pairs:faces: is no list of pairs; topoface evaluate and calibrate"
+    ):
+        open_protocol("all-pairs:faces")
+
+
 def test_damaged_images_are_named(lfw, tmp_path):
     archive = zipped(lfw, tmp_path / "a.zip", zipfile.ZIP_DEFLATED)
     protocol = open_protocol(f"{archive}::{lfw / 'pairs.txt'}")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -207,12 +208,36 @@ def test_protocols_of_every_kind_of_source_can_be_judged(tmp_path, kind):
     if position is not None:
         np.testing.assert_array_equal(protocol.images[0], source[position][0])
     assert protocol.interval_unit == "identity"
+    assert protocol.synthetic == (kind == "drawn faces")
     if kind != "drawn faces":
         assert verify(embed, protocol, bootstrap=0).auc.value == 1.0
     for name in ("templates", "search"):
         manifest = open_manifest(str(out / f"{name}.csv"))
         assert manifest.images[0].shape == (112, 112, 3)
         assert len(manifest.images.stamps()) == len(manifest.images)
+
+
+def test_every_abbreviation_on_a_page_is_explained_on_it(tmp_path, monkeypatch):
+    """Pairs, templates, a search and groups of one's own faces: what tables, captions and headings say stands in the glossary."""
+    monkeypatch.setattr("topoface.cli.evaluate._pair_embed", lambda model, device: (embed, "digest"))
+    monkeypatch.setattr("topoface.evaluation.features.open_embed", lambda path, device="cpu": (embed, path))
+    monkeypatch.chdir(tmp_path)
+    source = faces(tmp_path / "faces", [4] * 24 + [1] * 8)
+    draw_protocols(open_source(source), tmp_path / "out", folds=2)
+    attributes = ["person,shape,half", *(f"p{i:02d},{'ab'[i % 2]},{'xy'[i // 2 % 2]}" for i in range(32))]
+    (tmp_path / "people.csv").write_text("\n".join(attributes))
+    listed = [f"out/{name}.csv" for name in ("pairs", "templates", "search")]
+    options = ["--attributes", "people.csv", "--by", "shape,half", "--bootstrap", "20", "--cache", "none"]
+    assert cli.main(["evaluate", "m.onnx", *listed, *options, "--report", "r.html"]) == 0
+    page = re.sub(r"<svg.*?</svg>|<style.*?</style>", " ", (tmp_path / "r.html").read_text(), flags=re.S)
+    body, glossary = page.split('<h2 id="meaning">')
+    said = " ".join(re.findall(r"<(?:th|h2|h3|figcaption)\b.*?</(?:th|h2|h3|figcaption)>", body, re.S))
+    found = set(
+        re.findall(r"\b(?:[A-Z]{2,}[a-z]?|1:[1N]|minDCF|Cllr|Brier)\b", re.sub(r"<[^>]*>", " ", said))
+    )
+    assert {"TAR", "FAR", "FNIR", "TPIR", "CMC", "DET", "FMR", "FNMR", "1:N", "Cllr"} <= found
+    assert {word for word in found if word not in glossary} == set()
+    assert "shape and half" in body
 
 
 def test_records_that_changed_are_noticed(tmp_path):

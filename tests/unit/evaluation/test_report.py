@@ -100,13 +100,23 @@ def test_a_report_without_anything_still_reads(tmp_path):
     assert "This page shows real faces" not in text
 
 
+@pytest.mark.parametrize("name", ["m$_$.onnx", "_m.onnx"])
+def test_names_of_models_are_neither_formulas_nor_left_out_of_legends(name):
+    from topoface.evaluation.report import plots
+
+    line = np.arange(3.0), np.arange(3.0)
+    drawn = plots.line_plot({name: line}, {name: "#000000"}, "loss")
+    assert name in drawn
+
+
 def test_figures_without_bootstrap_show_no_interval(models, tmp_path):
     protocol = models[0].verifications[0].protocol
     result = verify(embed, protocol, bootstrap=0)
-    write_report(
-        tmp_path / "r.html", ReportInput(title="T", models=[ModelEntry(name="m", verifications=[result])])
-    )
+    entries = [ModelEntry(name=name, verifications=[result]) for name in ("m", "other")]
+    write_report(tmp_path / "r.html", ReportInput(title="T", models=entries))
     text = (tmp_path / "r.html").read_text()
+    assert "The band is" not in text
+    assert "points better (no interval)." in text
     assert "nan" not in re.sub(r"base64,[^\"]*", "", text).lower().split('<h2 id="meaning"')[0].replace(
         "finance", ""
     )

@@ -10,10 +10,12 @@ from PIL import Image
 from tests.unit.evaluation.faces import embed, face, jpeg
 from topoface import cli
 from topoface.errors import UserError
-from topoface.evaluation import verify
+from topoface.evaluation import open_protocol, verify
 from topoface.evaluation.groups.judging import groupings_of, judge_groups
 from topoface.evaluation.pairs.rfw import RACES, is_rfw, open_rfw
 from topoface.functional import verification as exact
+from topoface.recipe.files import load_recipe
+from topoface.training.judging import Judge
 
 POINTS = "38.2946 51.6963 73.5318 51.5014 56.0252 71.7366 41.5493 92.3655 70.7299 92.2041"
 
@@ -66,6 +68,12 @@ def test_a_folder_that_holds_it_as_test_is_opened_too(original, tmp_path):
     shutil.copytree(original, tmp_path / "images" / "test")
     assert is_rfw(tmp_path / "images")
     assert open_rfw(tmp_path / "images").fingerprint == open_rfw(original).fingerprint
+
+
+def test_recipes_and_whatever_takes_pairs_open_it_too(original):
+    assert open_protocol(original).fingerprint == open_rfw(original).fingerprint
+    recipe = load_recipe("arcface_small", [f'evaluation.pairs=["{original}"]'])
+    assert [protocol.name for protocol in Judge(recipe).protocols] == ["rfw"]
 
 
 def test_bins_give_the_same_figures_as_the_lists(original, tmp_path):
@@ -156,7 +164,7 @@ def test_a_damaged_folder_is_refused_in_one_line(folder, name, text, complaint):
 
 
 def test_the_command_line_judges_it_and_an_attributes_file(folder, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("topoface.cli.evaluate._pair_embed", lambda *_: embed)
+    monkeypatch.setattr("topoface.cli.evaluate._pair_embed", lambda *_: (embed, "digest"))
     (tmp_path / "a.csv").write_text(
         "person,kind\n" + "".join(f"m.{100 * k + i:03d},{'xy'[i % 2]}\n" for k in range(4) for i in range(20))
     )

@@ -172,6 +172,7 @@ def test_missing_parts_of_the_layout(tmp_path):
         ("1N_gallery_G1", ("TEMPLATE_ID", "T"), "begin with TEMPLATE_ID"),
         ("1N_gallery_G1", ("100,subject 0", "100,subject 7"), "template 100 has two people"),
         ("1N_gallery_G1", ("100,subject 0", "x,subject 0"), r"G1.csv:2"),
+        ("1N_gallery_G1", ("100,subject 0", f"{10**20},subject 0"), r"G1.csv:2"),
         ("1N_probe_mixed", ("101,subject 0", "901,subject 0"), "template 901 has no image"),
     ],
 )
@@ -197,26 +198,26 @@ def test_points_are_those_of_the_threshold_rule():
 
 
 def test_features_from_disk(tmp_path):
-    rows = drawn_features(40).rows
+    rows, names = drawn_features(40).rows, [f"{i}.png" for i in range(40)]
     np.save(tmp_path / "a.npy", rows.astype(np.float64))
     save_file({"rows": rows, "scores": rows[:, 0].copy()}, tmp_path / "a.safetensors")
     for name in ("a.npy", "a.safetensors"):
-        found = read_features(tmp_path / name, 40)
+        found = read_features(tmp_path / name, names)
         np.testing.assert_array_equal(found.rows, rows)
         assert name in found.origin
     with pytest.raises(UserError, match="a row for each of the 41 images"):
-        read_features(tmp_path / "a.npy", 41)
+        read_features(tmp_path / "a.npy", [*names, "more"])
     rows[17, 3] = np.nan
     np.save(tmp_path / "nan.npy", rows)
     with pytest.raises(UserError, match="row 17 is not finite"):
-        read_features(tmp_path / "nan.npy", 40)
+        read_features(tmp_path / "nan.npy", names)
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     np.save(tmp_path / "whole.npy", np.ones((40, 3), dtype=np.int64))
     save_file({"a": rows, "b": rows}, tmp_path / "two.safetensors")
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes()[:100])
     for name in ("objects.npy", "whole.npy", "two.safetensors", "cut.safetensors", "absent.npy"):
         with pytest.raises(UserError, match=name):
-            read_features(tmp_path / name, 40)
+            read_features(tmp_path / name, names)
 
 
 @pytest.fixture(scope="module")
@@ -244,14 +245,12 @@ def test_features_are_kept_by_content_and_found_again(tmp_path, folder, model, m
 
 
 def test_another_model_has_another_key_and_the_same_weights_the_same(tmp_path, model):
-    from topoface.evaluation.features import _weights_digest
+    from topoface.evaluation.features import weights_digest
     from topoface.models import build_model, load, save
 
     save(load(model), tmp_path / "copy")
     save(build_model("iresnet_tiny", dimension=16, seed=1), tmp_path / "other")
-    own, copy, other = (
-        _weights_digest(load(path)) for path in (model, tmp_path / "copy", tmp_path / "other")
-    )
+    own, copy, other = (weights_digest(load(path)) for path in (model, tmp_path / "copy", tmp_path / "other"))
     assert own == copy != other
 
 
@@ -283,7 +282,7 @@ def test_the_command_judges_templates_from_a_model_and_from_features(tmp_path, f
     capsys.readouterr()
     drawn = "synthetic:?identities=20&images=2&pairs=20"
     assert cli.main(["evaluate", str(tmp_path / "mine.npy"), drawn]) == 2
-    assert "pairs need a model" in capsys.readouterr().err
+    assert "give a row for each of the 30 images" in capsys.readouterr().err
 
 
 def test_pairs_and_templates_in_one_command_keep_their_order(tmp_path, folder, model, capsys):
@@ -327,7 +326,12 @@ def test_intervals_hold_the_figures_and_know_their_people(folder):
     assert any(warning.startswith("minDCF is lowest where fewer than 10") for warning in result.warnings)
     assert result.searches[0].cmc.shape == (4, 20)
     again = judge_templates(features, protocol, bootstrap=60)
-    assert {tuple(d) for name, d in result.minus(again).items() if name != "min_dcf"} == {(0.0, 0.0, 0.0)}
+    # Ten false accepts or alarms are wanted where models are compared, too.
+    few = {"min_dcf"} | {f"tar@{point.target:g}" for point in result.tar if point.warning}
+    few |= {f"{s.name} tpir@{point.target:g}" for s in result.searches for point in s.tpir if point.warning}
+    told = {name: tuple(d) for name, d in result.minus(again).items()}
+    assert {d for name, d in told.items() if name not in few} == {(0.0, 0.0, 0.0)}
+    assert all(np.isnan(told[name][1:]).all() for name in few)
     plain = judge_templates(features, protocol, bootstrap=0)
     assert plain.summary() == result.summary()
     assert all(np.isnan(figure.low) for figure in plain.named().values())

@@ -162,6 +162,28 @@ def test_how_it_is_fed_is_part_of_what_features_and_codes_remember(network: str)
     assert all(one != other for one, other in zip(plain, digests(), strict=True))
 
 
+@pytest.mark.parametrize("name", ["net.onnx.data", "w" * 200])
+def test_weights_outside_the_graph_are_part_of_what_features_and_codes_remember(
+    name: str, network: str
+) -> None:
+    size = bytes([len(name)]) if len(name) < 128 else bytes([len(name) & 127 | 128, len(name) >> 7])
+    entry = b"\x0a\x08location\x12" + size + name.encode()  # as onnx.proto has it
+    Path(network).write_bytes(b"graph j" + entry + b"p\x01 more")
+    found = []
+    for weights in (b"one", b"two"):
+        Path(network).with_name(name).write_bytes(weights)
+        found.append((open_embed(network)[1], encoder_digest(network)))
+    assert all(one != other for one, other in zip(*found, strict=True))
+
+
+def test_an_onnx_embedder_has_unit_rows_for_training_and_its_own_length_for_judging(network: str) -> None:
+    unit = open_encoder(network, fingerprint="x")(faces(), torch.arange(9))
+    np.testing.assert_allclose(unit.norm(dim=1), 1, rtol=1e-5)
+    rows = open_embed(network)[0](faces().permute(0, 2, 3, 1).contiguous().numpy())
+    pixels = (faces().numpy().astype(np.float32) - 127.5) / 127.5
+    np.testing.assert_allclose(rows, pixels.mean((2, 3)), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "said", ["colour: bgr", "[1]", '{"color": "bgr"}', '{"colour": "grey"}', '{"scale": 0}', '{"mean": "x"}']
 )

@@ -2,6 +2,8 @@
 
 import itertools
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,10 +12,13 @@ from numpy.typing import NDArray
 
 from topoface.diagnostics.doctor.contracts import Floats, Progress, Sample, Trial, figures_of, try_each
 from topoface.diagnostics.doctor.network import Contract, Network
-from topoface.diagnostics.doctor.report import Finding
-from topoface.diagnostics.doctor.separation import gain
+from topoface.diagnostics.doctor.report import Finding, Level
+from topoface.diagnostics.doctor.separation import Gain, gain
+from topoface.errors import UserError
 
+ELSEWHERE = "the faces do not lie where the model wants them"
 SIDEWAYS = 8  # pixels
+_AT_ONCE = 256  # faces moved together, as floating point numbers
 MORE_ALIKE, SURE = 0.003, 4.0  # a gain in cosine that is believed: how large, and in standard errors
 
 
@@ -61,9 +66,25 @@ CROPS: dict[str, dict[str, float]] = {
 
 
 def examine_alignment(
-    network: Network, contract: Contract, sample: Sample, progress: Progress | None = None
+    network: Network,
+    contract: Contract,
+    sample: Sample,
+    progress: Progress | None = None,
+    *,
+    others: Callable[[], Sample] | None = None,
 ) -> list[Finding]:
-    """Whether the model would see people better if the faces lay elsewhere; and what a mirror image does."""
+    """Whether the model would see people better if the faces lay elsewhere; and what a mirror image does.
+
+    A face that is a seventh too wide costs a model a twentieth of d', which a few hundred pairs do not tell from chance among so many
+    crops. So the one crop that looks best, if it looks better at all, is tried once more, on pairs that had no part in choosing it.
+
+    Args:
+        network: to be fed.
+        contract: how.
+        sample: to judge by.
+        progress: called with images done and images in all.
+        others: draws pairs that are not in the sample; UserError where there are too few.
+    """
     rounds = itertools.count(1)
 
     def embedded(faces: NDArray[Any]) -> Floats:
@@ -81,28 +102,72 @@ def examine_alignment(
         scores[name] = sample.score(units)
         if abs(change.get("right", 0)) == SIDEWAYS:
             likeness[name] = _cosines(units, embedded(_mirror(crops)))
+    trials = try_each(scores, sample.weights)
+    best = max(trials[1:], key=lambda trial: trial.separation)
+    again = None
+    if others and best.over_first.value > 0 and not any(trial.over_first.real for trial in trials[1:]):
+        again = _second_look(network, contract, best.name, others)
     return [
-        _crop_finding(try_each(scores, sample.weights)),
+        _crop_finding(trials, again),
         _symmetry_finding(likeness),
         _mirror_finding(sample, plain, mirrored),
     ]
 
 
-def _crop_finding(trials: list[Trial]) -> Finding:
+@dataclass(frozen=True, kw_only=True)
+class _SecondLook:
+    """At one crop, on so many other pairs."""
+
+    gain: Gain
+    pairs: int
+
+
+def _second_look(
+    network: Network, contract: Contract, name: str, others: Callable[[], Sample]
+) -> _SecondLook | None:
+    """None where there are not enough other pairs."""
+    try:
+        sample = others()
+    except UserError:
+        return None
+
+    def score(change: dict[str, float]) -> Floats:
+        parts = [sample.faces[at : at + _AT_ONCE] for at in range(0, len(sample.faces), _AT_ONCE)]
+        return sample.score(
+            np.concatenate([network.embed(moved(p, **change) if change else p, contract) for p in parts])
+        )
+
+    more = gain(score(CROPS[name]), score({}), sample.weights, comparisons=1)
+    return _SecondLook(gain=more, pairs=len(sample.pairs))
+
+
+def _crop_finding(trials: list[Trial], again: _SecondLook | None) -> Finding:
     first, *others = trials
     better = sorted((t for t in others if t.over_first.real), key=lambda t: -t.separation)
-    figures = {"trials": [figures_of(trial) for trial in trials]}
+    best = max(others, key=lambda t: t.separation)
+    figures: dict[str, object] = {"trials": [figures_of(trial) for trial in trials]}
+    if again:
+        figures["second_look"] = {"way": best.name, "pairs": again.pairs, **vars(again.gain)}
+    level: Level = "ok"
     if better:
-        text = f"the faces do not lie where the model wants them: {better[0].name}: d' {better[0].over_first}"
+        level, text = "wrong", f"{ELSEWHERE}: {better[0].name}: d' {better[0].over_first}"
         text += "".join(f"; {t.name}: {t.over_first}" for t in better[1:3])
-        text += ". Align them to the ArcFace template"
+    elif again is not None and again.gain.low > 0:
+        little = "" if again.gain.real else ", which is little"
+        level = "wrong" if again.gain.real else "note"
+        text = (
+            f"{ELSEWHERE}: {best.name}: d' {again.gain}{little}, on {again.pairs:,} pairs that had no part in choosing "
+            f"this crop ({best.over_first} on the first)"
+        )
     else:
-        best = max(others, key=lambda t: t.separation)
         text = (
             f"none of {len(others)} shifted or scaled crops is better beyond chance than the images as given "
-            f"(d' {first.separation:.2f}; nearest: {best.name}: {best.over_first})"
+            f"(d' {first.separation:.2f}; nearest: {best.name}: {best.over_first}"
+            + (f", on {again.pairs:,} other pairs {again.gain})" if again else ")")
         )
-    return Finding(check="alignment", level="wrong" if better else "ok", text=text, figures=figures)
+    if level != "ok":
+        text += ". Align them to the ArcFace template"
+    return Finding(check="alignment", level=level, text=text, figures=figures)
 
 
 def _symmetry_finding(likeness: dict[str, Floats]) -> Finding:

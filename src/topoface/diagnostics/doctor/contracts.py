@@ -60,8 +60,17 @@ class Trial:
     behind_best: Gain
 
 
-def draw_sample(protocol: PairProtocol, pairs: int, unusable: Sequence[int] = (), *, seed: int = 0) -> Sample:
+def draw_sample(
+    protocol: PairProtocol, pairs: int, unusable: Sequence[int] = (), *, seed: int = 0, after: int = 0
+) -> Sample:
     """As many genuine as impostor pairs, none with an image that cannot be used.
+
+    Args:
+        protocol: from ``open_protocol``.
+        pairs: how many, or fewer where there are not so many.
+        unusable: images.
+        seed: of what is drawn.
+        after: none of those that an earlier sample of so many pairs has.
 
     Raises:
         UserError: fewer than ten pairs of a kind remain.
@@ -71,7 +80,7 @@ def draw_sample(protocol: PairProtocol, pairs: int, unusable: Sequence[int] = ()
     rng = generator(seed, "doctor pairs")
     drawn: list[NDArray[np.int64]] = []
     for kind in (protocol.same, ~protocol.same):
-        places = rng.permutation(np.flatnonzero(usable & kind))[: pairs // 2]
+        places = rng.permutation(np.flatnonzero(usable & kind))[after // 2 : (after + pairs) // 2]
         if len(places) < 10:
             raise UserError(
                 f"only {len(places)} {'impostor' if drawn else 'genuine'} pairs can be used",

@@ -1,6 +1,7 @@
 """All that `topoface doctor` looks at, in order."""
 
 from collections.abc import Callable
+from functools import partial
 
 from topoface.data import Source
 from topoface.diagnostics.doctor.alignment import examine_alignment
@@ -14,6 +15,7 @@ from topoface.diagnostics.doctor.selftest import network_test, self_test
 from topoface.errors import UserError
 from topoface.evaluation import PairProtocol
 
+AGAIN = 4  # times the pairs, for a second look at one crop
 Step = Callable[[str], Callable[[int, int], None]]
 
 
@@ -32,7 +34,7 @@ def examine(
         network: from ``open_network``.
         protocol: from ``open_protocol``.
         train: the training images; None to leave the overlap with them out.
-        pairs: that contract and alignment are judged by, half of them genuine.
+        pairs: that contract and alignment are judged by, half of them genuine; a second look takes four times as many others.
         seed: draws those pairs.
         step: called with the title of each long step; gives what is called with images done and images in all.
     """
@@ -49,7 +51,8 @@ def examine(
     else:
         contract, said = examine_contract(network, sample, looks.cold_share, step("contract"))
         found += said
-        found += examine_alignment(network, contract, sample, step("alignment"))
+        rest = partial(draw_sample, protocol, AGAIN * pairs, list(looks.failures), seed=seed, after=pairs)
+        found += examine_alignment(network, contract, sample, step("alignment"), others=rest)
     if train:
         steps = step("test images"), step("training images")
         found += train_overlap(network, contract, protocol, train, steps)

@@ -113,7 +113,11 @@ def gain(better: Floats, worse: Floats, weights: Weights, *, comparisons: int) -
 
     plain = float(difference(None)[0])
     drawn = Replicates(
-        {"d": plain}, {"d": difference(weights.people)}, {"d": difference(weights.couples)}, weights.number
+        {"d": plain},
+        {"d": difference(weights.people)},
+        {"d": difference(weights.couples)},
+        weights.number,
+        {},
     ).settled()["d"]
     half = NormalDist().inv_cdf(1 - CHANCE / 2 / comparisons) * float(np.nanstd(drawn))
     largest = max(float(separation(scores, weights.same)[0]) for scores in (better, worse))

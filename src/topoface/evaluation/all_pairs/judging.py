@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from topoface.data.opening import open_source
 from topoface.errors import UserError
+from topoface.evaluation.alignment import AS_STORED
 from topoface.evaluation.all_pairs.bookmark import Bookmark
 from topoface.evaluation.all_pairs.counts import points_of_all_pairs, same_pairs
 from topoface.evaluation.all_pairs.people import accepted_by_person, drawn_tar
@@ -43,6 +44,7 @@ class LabelledSet:
         images: all of it.
         labels: int64 ``[n]``, who is on each.
         fingerprint: of the source.
+        stamp: of the source, where it is one on disk: times of change, too.
     """
 
     name: str
@@ -50,10 +52,11 @@ class LabelledSet:
     images: Images
     labels: NDArray[np.int64]
     fingerprint: str
+    stamp: str = ""
 
     def stamps(self) -> list[str]:
         """What changes when the images do."""
-        return [self.fingerprint]
+        return [self.stamp or self.fingerprint]
 
 
 def open_labelled(uri: str) -> LabelledSet:
@@ -65,6 +68,7 @@ def open_labelled(uri: str) -> LabelledSet:
         images=SourceImages(source, range(len(source))),
         labels=source.labels,
         fingerprint=source.fingerprint(),
+        stamp=source.stamp(),
     )
 
 
@@ -118,7 +122,8 @@ class AllPairs:
         """
         if self.fingerprint != other.fingerprint:
             raise ValueError(f"{self.name} and {other.name} are different sets; compare models on one")
-        return differences(self.named(), other.named(), self.pairs.replicates, other.pairs.replicates)
+        drawn = self.pairs.comparable(), other.pairs.comparable()
+        return differences(self.named(), other.named(), *drawn, self.pairs.trials())
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the replicates, in types that ``json`` can write; NaN and inf become null."""
@@ -159,7 +164,7 @@ def judge_all_pairs(
     Raises:
         UserError: pairs of one kind only.
     """
-    units, present = _unit_rows(features.rows)
+    units, present = unit_rows(features.rows)
     codes = np.unique(faces.labels, return_inverse=True)[1].astype(np.int32)
     own = codes[present]
     genuine = same_pairs(codes)
@@ -206,6 +211,7 @@ def judge_all_pairs(
             "protocol": f"all pairs of {faces.uri}",
             "fingerprint": faces.fingerprint,
             "features": features.origin,
+            "alignment": AS_STORED,
             "score": "cosine, in steps of 2^-28",
             "TAR at FAR": "lowest threshold whose FAR does not exceed the target (exact)",
             "intervals": interval_in_words(bootstrap, "people, of first order in the impostor pairs", seed),
@@ -245,7 +251,7 @@ def _drawn(
     )
 
 
-def _unit_rows(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def unit_rows(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Unit rows of the images that have a feature, and which those are."""
     present = np.flatnonzero(rows.any(axis=1))
     units = np.empty((len(present), rows.shape[1]), np.float32)

@@ -104,10 +104,30 @@ def drawn_tar(
         replicates: how often the people are drawn.
         seed: of the draws.
     """
+    false = accepted.impostor.sum(axis=0) / 2
+    excess = false_accepts_by_person(accepted, people)
+    plain = accepted.genuine.sum(axis=0) / genuine.sum()
+    at, level = np.log1p(curve[0].astype(np.float64)), curve[1]
+    tar = np.empty((replicates, len(false)))
+    step = max(1, _BLOCK // len(genuine))
+    for start in range(0, replicates, step):
+        block = range(start, min(start + step, replicates))
+        counts = identity_counts(len(genuine), block, seed)
+        place = np.log1p(np.clip(false - (counts - 1) @ excess, 0, None))
+        with np.errstate(invalid="ignore"):
+            own = (counts @ accepted.genuine) / (counts @ genuine)[:, None]
+        moved = own - plain + np.interp(place, at, level) - np.interp(np.log1p(false), at, level) + plain
+        tar[start : block.stop] = np.clip(moved, 0, 1)
+    return tar
+
+
+def false_accepts_by_person(accepted: AcceptedByPerson, people: NDArray[np.int32]) -> Floats:
+    """By how much the false accepts at each threshold change when a person is drawn once more, ``[people, thresholds]``: those that he is in
+    less his share, so far as people and not couples make them vary. Arguments as in `drawn_tar`.
+    """
     size = np.bincount(people).astype(np.float64)
     meetings = size * (size.sum() - size)
-    false = accepted.impostor.sum(axis=0) / 2
-    share = false / (meetings.sum() / 2)
+    share = accepted.impostor.sum(axis=0) / 2 / (meetings.sum() / 2)
     excess = accepted.impostor - share * meetings[:, None]
     squares = (excess**2).sum(axis=0)
     every = ((size**2).sum() ** 2 - (size**4).sum()) / 2
@@ -115,21 +135,7 @@ def drawn_tar(
     # Moving with two people counts a couple twice where it should count once (see functional/bootstrap.py).
     with np.errstate(invalid="ignore"):
         part = np.sqrt(np.clip(np.maximum(squares - couples, couples) / squares, 0, 1))
-    excess *= np.where(squares > 0, part, 0.0)
-
-    plain = accepted.genuine.sum(axis=0) / genuine.sum()
-    at, level = np.log1p(curve[0].astype(np.float64)), curve[1]
-    tar = np.empty((replicates, len(false)))
-    step = max(1, _BLOCK // len(size))
-    for start in range(0, replicates, step):
-        block = range(start, min(start + step, replicates))
-        counts = identity_counts(len(size), block, seed)
-        place = np.log1p(np.clip(false - (counts - 1) @ excess, 0, None))
-        with np.errstate(invalid="ignore"):
-            own = (counts @ accepted.genuine) / (counts @ genuine)[:, None]
-        moved = own - plain + np.interp(place, at, level) - np.interp(np.log1p(false), at, level) + plain
-        tar[start : block.stop] = np.clip(moved, 0, 1)
-    return tar
+    return np.asarray(excess * np.where(squares > 0, part, 0.0))
 
 
 def _tiles(size: NDArray[np.int64]) -> Iterator[tuple[int, int, int, int]]:

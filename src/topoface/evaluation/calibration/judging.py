@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from topoface.data.decode import FACE_SHAPE, Pixels, decode
 from topoface.errors import UserError
 from topoface.evaluation.calibration.known_pairs import KnownPairs, halves
-from topoface.evaluation.calibration.probability import Quality, fit, quality
+from topoface.evaluation.calibration.probability import fit, quality
 from topoface.evaluation.calibration.threshold import ERRORS, VERDICTS, Threshold, choose, require_resolution
 from topoface.evaluation.embedding import Embed
 from topoface.evaluation.features import open_embed
@@ -20,6 +20,12 @@ from topoface.evaluation.figures import TEMPLATE_FARS
 from topoface.evaluation.pairs.protocol import PairProtocol
 from topoface.functional.score_calibration import LogisticLine, probability
 from topoface.functional.verification import allowed_false_accepts
+
+CONTRACT: Final = {
+    "score": "cosine of the embeddings, each plus that of the mirrored image",
+    "same": "at or above the upper end of the threshold's interval",
+    "different": "below the lower ends of the intervals of the threshold and of the bar of the miss rate",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +127,6 @@ def calibrate(
     where = protocol.uri
     impostors = int((~pairs.same).sum())
     require_options(far, prior, impostors, where)
-    further = {rate for rate in TEMPLATE_FARS if allowed_false_accepts(impostors, rate) >= ERRORS}
     found = quality(pairs, prior, where=where, replicates=replicates, seed=seed)
     return Calibration(
         weights=weights,
@@ -136,21 +141,19 @@ def calibrate(
             "left_out": pairs.left_out,
         },
         contract={
-            "score": "cosine of the embeddings, each plus that of the mirrored image",
+            **CONTRACT,
             "threshold": "lowest whose FAR on all pairs is at most the rate (exact)",
             "intervals": f"95 %, {replicates} bootstrap replicates over people, seed {seed}",
             "honest figures": f"chosen on one half, scored on the other, both ways; {halves(pairs, seed, where)[1]}",
-            "same": "at or above the upper end of the threshold's interval",
-            "different": "below the lower ends of the intervals of the threshold and of the bar of the miss rate",
         },
         prior=prior,
         far=far,
         thresholds=tuple(
             choose(pairs, rate, where=where, replicates=replicates, seed=seed)
-            for rate in sorted(further | {far}, reverse=True)
+            for rate in rates_to_tell(far, impostors)
         ),
         line=fit(pairs, prior, where=where),
-        quality=_quality_to_json(found),
+        quality=found.to_json(),
     )
 
 
@@ -163,6 +166,12 @@ def require_options(far: float, prior: float, impostors: int, where: str) -> Non
     if not 0 < prior < 1:
         raise UserError(f"is {prior:g}", "--prior", "give a share between 0 and 1")
     require_resolution(far, impostors, where)
+
+
+def rates_to_tell(far: float, impostors: int) -> list[float]:
+    """The rate asked for and those of ``TEMPLATE_FARS`` that so many pairs can tell, from the largest."""
+    further = {rate for rate in TEMPLATE_FARS if allowed_false_accepts(impostors, rate) >= ERRORS}
+    return sorted(further | {far}, reverse=True)
 
 
 def open_face(path: Path) -> Pixels:
@@ -213,13 +222,3 @@ def score_of(embed: Embed, first: Pixels, second: Pixels) -> float:
     if not (np.isfinite(lengths) & (lengths > 0)).all():
         raise UserError("gives an embedding that is zero or not finite", "MODEL", "check the model")
     return float(rows[0] @ rows[1] / (lengths[0] * lengths[1]))
-
-
-def _quality_to_json(found: Quality) -> dict[str, Any]:
-    return {
-        "before": found.before,
-        "error": found.error,
-        "expected": found.expected,
-        "cllr": found.cllr._asdict(),
-        "brier": found.brier._asdict(),
-    }

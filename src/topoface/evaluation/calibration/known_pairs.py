@@ -66,10 +66,10 @@ def halves(pairs: KnownPairs, seed: int, where: str) -> tuple[NDArray[np.int64],
         np.minimum.at(first, side, fold)
         np.maximum.at(last, side, fold)
     if len(folds) > 1 and (first == last).all():
-        half = _shuffled_halves(len(folds), seed)[fold]
+        half = shuffled_halves(len(folds), seed)[fold]
         words = f"halves of the {len(folds)} folds, which have no person in common, seed {seed}"
     else:
-        left, right = _shuffled_halves(len(people), seed)[sides].T
+        left, right = shuffled_halves(len(people), seed)[sides].T
         half = np.where(left == right, left, -1)
         between = count_of(int((half < 0).sum()), "pair")
         words = f"halves of the people, seed {seed}, {between} between them left out"
@@ -79,6 +79,7 @@ def halves(pairs: KnownPairs, seed: int, where: str) -> tuple[NDArray[np.int64],
     return half, words
 
 
-def _shuffled_halves(number: int, seed: int) -> NDArray[np.int64]:
+def shuffled_halves(number: int, seed: int) -> NDArray[np.int64]:
+    """0 or 1 for each, ``[number]``, as equally many as can be."""
     half = np.arange(number, dtype=np.int64) % 2
     return generator(seed, "halves of people").permutation(half)

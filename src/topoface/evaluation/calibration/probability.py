@@ -1,6 +1,7 @@
 """How far a line from scores to probabilities holds for people whom it was not fitted to."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +41,16 @@ class Quality:
     cllr: Figure
     brier: Figure
     bins: Bins
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the bins."""
+        return {
+            "before": self.before,
+            "error": self.error,
+            "expected": self.expected,
+            "cllr": self.cllr._asdict(),
+            "brier": self.brier._asdict(),
+        }
 
 
 def fit(pairs: KnownPairs, prior: float, *, where: str) -> LogisticLine:

@@ -81,13 +81,26 @@ def require_resolution(far: float, impostors: int, where: str) -> None:
         raise UserError(
             f"a FAR of {far:g} takes at least {pairs_needed(far):,} impostor pairs, there are {impostors:,}",
             where,
-            f"give more pairs, or ask for --far {_rounded_up(ERRORS / impostors) if impostors else 0.5:g} or more",
+            f"give more pairs (all-pairs:FACES are all of a set), or ask for --far {_rounded_up(ERRORS / impostors) if impostors else 0.5:g} or more",
         )
 
 
 def pairs_needed(far: float) -> int:
     """Impostor pairs of which ten may be accepted at this rate."""
     return int(np.ceil(ERRORS / far * (1 - 1e-12)))
+
+
+def largest_miss_rate(far: float, genuine: int, where: str) -> float:
+    """Share of so many genuine pairs that may be called different; see `Threshold.miss_rate`.
+
+    Raises:
+        UserError: ten of them would be too large a share.
+    """
+    if genuine < 2 * ERRORS:
+        raise UserError(
+            f"{genuine} genuine pairs are too few", where, f"give {2 * ERRORS} or more, better thousands"
+        )
+    return max(far, ERRORS / genuine)
 
 
 def choose(pairs: KnownPairs, far: float, *, where: str, replicates: int = 1000, seed: int = 0) -> Threshold:
@@ -106,11 +119,7 @@ def choose(pairs: KnownPairs, far: float, *, where: str, replicates: int = 1000,
     impostors = int((~pairs.same).sum())
     require_resolution(far, impostors, where)
     genuine = len(pairs.same) - impostors
-    if genuine < 2 * ERRORS:
-        raise UserError(
-            f"{genuine} genuine pairs are too few", where, f"give {2 * ERRORS} or more, better thousands"
-        )
-    miss_rate = max(far, ERRORS / genuine)
+    miss_rate = largest_miss_rate(far, genuine, where)
     point = threshold_at_far(pairs.scores, pairs.same, far)
     if not np.isfinite(point.threshold):
         raise UserError(

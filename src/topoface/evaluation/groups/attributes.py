@@ -182,7 +182,7 @@ def _images_by_person(protocol: PairProtocol) -> dict[str, list[int]]:
     for i, name in enumerate(protocol.images.names):
         folders = name.split("/")[:-1]
         aliases = {*folders, *("/".join(folders[:depth]) for depth in range(1, len(folders) + 1))}
-        if protocol.synthetic:
+        if protocol.synthetic and " identity " in name:
             aliases = {name.rpartition(" identity ")[2].partition(" ")[0]}
         for alias in aliases:
             places.setdefault(alias, []).append(i)

@@ -109,6 +109,14 @@ class GroupTable:
     warnings: tuple[str, ...]
 
 
+class ModelDifference(NamedTuple):
+    """Of a row's rates between two models, each at its own threshold: the first model minus the second, NaN without pairs."""
+
+    name: str
+    fmr: Figure
+    fnmr: Figure
+
+
 @dataclass(frozen=True, kw_only=True)
 class GroupedFigures:
     """All about one attribute.
@@ -119,6 +127,7 @@ class GroupedFigures:
         labels: of the groups.
         ungrouped: genuine and impostor pairs in no group, since a value is unknown.
         tables: one for each of ``FARS``.
+        beside: for each row of the table that is shown, the model judged first minus this one; empty for that one.
     """
 
     name: str
@@ -126,6 +135,7 @@ class GroupedFigures:
     labels: tuple[str, ...]
     ungrouped: tuple[int, int]
     tables: tuple[GroupTable, ...]
+    beside: tuple[ModelDifference, ...] = ()
 
 
 class Accuracies(NamedTuple):
@@ -209,3 +219,20 @@ def spread_in_words(spread: Spread) -> str:
     return (
         "; ".join([*parts, f"{looked} looked at", *clear] + ([f"and {more} more"] if more > 0 else [])) + "."
     )
+
+
+def difference_in_words(attribute: GroupedFigures, rate: str) -> str:
+    """In which groups the model judged first differs from this one by more than chance explains; empty for that one."""
+    every = [(row.name, getattr(row, rate)) for row in attribute.beside]
+    known = [(name, points) for name, points in every if np.isfinite(points.value)]
+    if known and not any(np.isfinite(points.low) for _, points in known):
+        return "; ".join(f"{name} {100 * points.value:+.3g}" for name, points in known) + "; no interval"
+    clear = [
+        f"{name} {100 * points.value:+.3g} ({100 * points.low:+.3g} to {100 * points.high:+.3g})"
+        for name, points in every
+        if points.low > 0 or points.high < 0
+    ]
+    if not every:
+        return ""
+    looked = f"{len(every)} looked at" if len(every) > 1 else "one looked at"
+    return "; ".join([*(clear or ["nothing that chance alone cannot explain"]), looked])

@@ -54,7 +54,7 @@ def judge_groups(
     """
     protocol = result.protocol
     who = protocol.identities[protocol.pairs]
-    codes = [_codes(grouping) for grouping in groupings.groupings]
+    codes = [cell_codes(grouping) for grouping in groupings.groupings]
     rates = group_rates(result.scores, protocol.same, who, codes, FARS, replicates=bootstrap, seed=seed)
     impostors = int((~protocol.same).sum())
     lowest = [k for k, far in enumerate(FARS) if exact.allowed_false_accepts(impostors, far) >= ENOUGH]
@@ -99,7 +99,7 @@ def _accuracies(result: Verification, grouping: Grouping, bootstrap: int, seed: 
     return Accuracies(found, float(values.mean()), float(values.std(ddof=1)), ratio)
 
 
-def _codes(grouping: Grouping) -> NDArray[np.int64]:
+def cell_codes(grouping: Grouping) -> NDArray[np.int64]:
     """The cell of each pair: ``low * groups + high``, or -1 where a group is unknown."""
     low, high = np.sort(grouping.sides, axis=1).T
     return np.where(low < 0, -1, low * len(grouping.labels) + high)

@@ -55,6 +55,10 @@ class SourceStore:
         """The source's fingerprint."""
         return self._fingerprint
 
+    def stamp_of_all(self) -> str:
+        """See ``Source.stamp``."""
+        return self._source.stamp()
+
 
 class StoredImages(EncodedImages):
     """Images of a store that can say whether they changed."""
@@ -65,7 +69,8 @@ class StoredImages(EncodedImages):
 
     def stamps(self) -> list[str]:
         """See :class:`StampedImages`."""
-        return [f"{name} {self._store.stamp(self._member(i))}" for i, name in enumerate(self.names)]
+        of_all = self._store.stamp_of_all() if isinstance(self._store, SourceStore) else ""
+        return [f"{name} {self._store.stamp(self._member(i))} {of_all}" for i, name in enumerate(self.names)]
 
     def _member(self, i: int) -> str:
         member = self._store.find(self.names[i])

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from topoface.data.source import content_hash
 from topoface.errors import UserError
+from topoface.evaluation.alignment import AS_STORED
 from topoface.evaluation.manifests.drawn_images import stored_images
 from topoface.evaluation.pairs.lists import FALSE, TRUE
 from topoface.evaluation.templates.protocol import Search, TemplateProtocol
 
 ROLES = ("gallery", "probe", "distractor")
 MOST_TEMPLATES = 8192  # of which all pairs are compared: 33 million
-AS_STORED = "as stored, 112 x 112"
 
 
 class _Template(NamedTuple):

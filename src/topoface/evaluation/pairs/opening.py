@@ -1,4 +1,4 @@
-"""Open verification pairs from wherever they lie: .bin, folder, zip, manifest, or drawn."""
+"""Open verification pairs from wherever they lie: .bin, folder, zip, manifest, RFW, or drawn."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,12 +12,19 @@ from topoface.data.source import SYNTHETIC, content_hash
 from topoface.errors import UserError
 from topoface.evaluation.images import EncodedImages, FolderStore, ImageStore, SourceImages, ZipStore
 from topoface.evaluation.manifests.drawn_images import image_store
+from topoface.evaluation.manifests.reading import is_manifest
 from topoface.evaluation.pairs.insightface_bin import read_insightface_bin
 from topoface.evaluation.pairs.lists import PairLine, parse_pair_list
 from topoface.evaluation.pairs.protocol import PairProtocol, build_protocol, people_from_folders
+from topoface.evaluation.pairs.rfw import is_rfw, open_rfw
+from topoface.evaluation.templates.ijb import is_ijb
 
 FOLDS = 10  # where a list names none, as LFW has
-FORMS = "give an InsightFace .bin, a manifest (.csv, .jsonl), IMAGES::PAIRS, or a folder or zip with one pairs*.txt"
+ALL_PAIRS = "all-pairs:"  # no list: what `topoface evaluate` and `calibrate` take beside what is opened here
+FORMS = (
+    "give an InsightFace .bin, a manifest of pairs (.csv, .jsonl), IMAGES::PAIRS, a folder or zip with one pairs*.txt, "
+    "or a folder in the layout of RFW"
+)
 
 
 def open_protocol(uri: str | Path) -> PairProtocol:
@@ -32,6 +39,7 @@ def open_protocol(uri: str | Path) -> PairProtocol:
             - a folder or zip that holds its own pairs*.txt, and only one;
             - ``FILE.csv`` or ``FILE.jsonl``: a manifest with ``path1, path2, same[, fold][, identity1, identity2]``,
               paths relative to it, or as ``topoface protocols`` wrote it;
+            - a folder in the layout of RFW (gives an `RfwProtocol`);
             - ``synthetic:?identities=200&images=6&seed=1&first=100000&pairs=3000``: drawn faces.
 
     Raises:
@@ -40,6 +48,12 @@ def open_protocol(uri: str | Path) -> PairProtocol:
     uri = str(uri)
     if uri.startswith(SYNTHETIC):
         return _open_synthetic(uri)
+    if uri.startswith(ALL_PAIRS):
+        raise UserError("is no list of pairs; topoface evaluate and calibrate take it", uri, FORMS)
+    if is_rfw(Path(uri)):
+        return open_rfw(Path(uri))
+    if is_manifest(uri) or is_ijb(Path(uri)):
+        raise UserError("lists templates, and pairs of images are wanted here", uri, FORMS)
     images, separator, pairs = uri.rpartition("::")
     if separator:
         return _open_listed(uri, Path(images), pairs)
@@ -99,6 +113,7 @@ def _open_synthetic(uri: str) -> PairProtocol:
         folds=folds,
         people=source.labels[used].tolist(),
         stamps=[source.fingerprint()],
+        synthetic=True,
         notes=("The faces are drawn, not photographed.",),
     )
 
@@ -137,7 +152,7 @@ def _open_own_list(uri: str, images: Path, store: ImageStore) -> PairProtocol:
     lists = sorted(name for name in found if Path(name).name.startswith("pairs"))
     if len(lists) != 1:
         what = f"{len(lists)} lists of pairs ({_some(lists)})" if lists else "no list of pairs (pairs*.txt)"
-        raise UserError(what, uri, f"name one: {uri}::PAIRS")
+        raise UserError(what, uri, f"name one: {uri}::PAIRS, or draw some: topoface protocols {uri} OUT")
     if inside:
         text = _decoded(store.read(lists[0]), f"{uri}: {lists[0]}")
         return _from_lines(images.stem, uri, store, parse_pair_list(text, f"{uri}: {lists[0]}"), uri)
@@ -180,6 +195,7 @@ def _from_lines(name: str, uri: str, store: ImageStore, lines: list[PairLine], w
         folds=_folds(lines, same),
         people=given or people_from_folders(members, pairs, same),
         stamps=[f"{member} {store.stamp(member)}" for member in members],
+        synthetic=store.where.startswith(SYNTHETIC),
         where=where,
     )
 

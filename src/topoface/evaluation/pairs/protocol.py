@@ -7,8 +7,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from topoface.data.source import SYNTHETIC, content_hash
+from topoface.data.source import content_hash
 from topoface.errors import UserError
+from topoface.evaluation.alignment import AS_STORED
 from topoface.evaluation.images import Images
 
 
@@ -27,7 +28,9 @@ class PairProtocol:
         interval_unit: ``"identity"`` where the people are known; ``"linked images"`` where they are not, and images are taken
             to show one person when genuine pairs link them.
         fingerprint: 32 hex digits over pairs, labels, folds, names and sizes or checksums of the images.
+        synthetic: the faces are drawn, so that nobody's picture is in a report.
         notes: what a reader of the figures should know, a sentence each.
+        alignment: how images become 112 x 112, for the record.
     """
 
     name: str
@@ -39,12 +42,9 @@ class PairProtocol:
     identities: NDArray[np.int64]
     interval_unit: Literal["identity", "linked images"]
     fingerprint: str
+    synthetic: bool = False
     notes: tuple[str, ...] = ()
-
-    @property
-    def synthetic(self) -> bool:
-        """Whether the faces are drawn, so that nobody's picture is in a report."""
-        return self.uri.startswith(SYNTHETIC)
+    alignment: str = AS_STORED
 
 
 def build_protocol(
@@ -57,6 +57,7 @@ def build_protocol(
     folds: NDArray[np.int64],
     people: Sequence[object] | None,
     stamps: Sequence[str],
+    synthetic: bool = False,
     notes: tuple[str, ...] = (),
     where: str | None = None,
 ) -> PairProtocol:
@@ -71,6 +72,7 @@ def build_protocol(
         folds: as there.
         people: who is on each image, or None if nobody knows.
         stamps: what changes when the images do.
+        synthetic: as there.
         notes: as there.
         where: the file that lists the pairs.
 
@@ -97,7 +99,12 @@ def build_protocol(
         notes += (
             "The people are not named: intervals treat images linked by genuine pairs as one person, and are a little too narrow.",
         )
-    content = [pairs.tobytes(), same.tobytes(), folds.tobytes(), "\n".join(stamps).encode()]
+    content = [
+        pairs.tobytes(),
+        same.tobytes(),
+        folds.tobytes(),
+        "\n".join(stamps).encode("utf-8", "surrogatepass"),
+    ]
     return PairProtocol(
         name=name,
         uri=uri,
@@ -110,6 +117,7 @@ def build_protocol(
         else np.unique(np.array(people), return_inverse=True)[1].astype(np.int64),
         interval_unit="linked images" if people is None else "identity",
         fingerprint=content_hash(content),
+        synthetic=synthetic,
         notes=notes,
     )
 

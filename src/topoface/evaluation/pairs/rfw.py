@@ -8,7 +8,7 @@ or RACE_test.bin for each, as InsightFace's pair files are; the four RACEs are A
 (M. Wang et al., "Racial Faces in the Wild", ICCV 2019. The names of the groups are that data set's own.)
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from topoface.data.decode import FACE_SHAPE, Pixels, decode
 from topoface.data.source import content_hash
 from topoface.errors import UserError
-from topoface.evaluation.alignment import align
+from topoface.evaluation.alignment import AS_STORED, WARPED, align
 from topoface.evaluation.groups.attributes import Grouping
 from topoface.evaluation.images import EncodedImages, FolderStore, Images
 from topoface.evaluation.pairs.insightface_bin import read_insightface_bin
@@ -97,6 +97,8 @@ def open_rfw(folder: Path) -> RfwProtocol:
         stamps=stamps,
         notes=(aligned, *_NOTES),
     )
+    if landmarks:
+        protocol = replace(protocol, alignment=f"{AS_STORED}; others by {WARPED}")
     return _grouped(protocol, np.array(sides))
 
 

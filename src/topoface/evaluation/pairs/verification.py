@@ -51,6 +51,8 @@ class Verification:
         worst_rejects: genuine pairs that were rejected, lowest score first.
         failures: name and reason for each image that could not be judged; its pairs count as errors.
         scores: float64 ``[m]``, for comparing models pair by pair; not part of the JSON.
+        bootstrap: replicates of the intervals; 0 for none.
+        seed: of the bootstrap.
         contract: how the figures came about, in words.
     """
 
@@ -68,6 +70,8 @@ class Verification:
     worst_rejects: tuple[int, ...]
     failures: tuple[tuple[str, str], ...]
     scores: NDArray[np.float64]
+    bootstrap: int
+    seed: int
     contract: dict[str, str]
 
     @property
@@ -147,6 +151,7 @@ def verify(
     seed: int = 0,
     batch_size: int = 64,
     progress: Progress | None = None,
+    model: str = "",
 ) -> Verification:
     """Judge embeddings on a protocol.
 
@@ -158,16 +163,23 @@ def verify(
         seed: of the bootstrap. Two models judged with one seed see the same replicates.
         batch_size: images in memory at a time.
         progress: called with images done and images in all.
+        model: its name and a digest of its weights, for the record.
 
     Raises:
         UserError: no image at all could be judged.
     """
     pair_scores = score_pairs(embed, protocol, flip=flip, batch_size=batch_size, progress=progress)
-    return judge(pair_scores, protocol, flip=flip, bootstrap=bootstrap, seed=seed)
+    return judge(pair_scores, protocol, flip=flip, bootstrap=bootstrap, seed=seed, model=model)
 
 
 def judge(
-    pair_scores: PairScores, protocol: PairProtocol, *, flip: bool, bootstrap: int = 1000, seed: int = 0
+    pair_scores: PairScores,
+    protocol: PairProtocol,
+    *,
+    flip: bool,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    model: str = "",
 ) -> Verification:
     """All figures from the scores of the protocol's pairs; arguments as in :func:`verify`."""
     scores, same = pair_scores.scores, protocol.same
@@ -181,9 +193,9 @@ def judge(
     folds = exact.kfold(scores, same, protocol.folds)
     accepted = scores >= folds.thresholds[np.searchsorted(folds.folds, protocol.folds)]
     points = [(far, exact.threshold_at_far(scores, same, far)) for far in FARS]
-    genuine = len(same) - impostors
+    genuine, failed = len(same) - impostors, int((pair_scores.failed & ~same).sum())
     tar = [
-        tar_at(far, p.threshold, round(p.tar * genuine), genuine, p.false_accepts, impostors)
+        tar_at(far, p.threshold, round(p.tar * genuine), genuine, p.false_accepts, impostors, failed)
         for far, p in points
     ]
     cost, best = exact.min_dcf(scores, same, COST)
@@ -205,37 +217,10 @@ def judge(
         worst_rejects=_worst(scores, judged & same & ~accepted),
         failures=pair_scores.failures,
         scores=scores,
-        contract=_contract(protocol, flip, bootstrap, seed, len(pair_scores.failures)),
-    )
-
-
-def compare(
-    first: Verification, second: Verification, *, bootstrap: int = 1000, seed: int = 0
-) -> dict[str, Figure]:
-    """First model minus second, figure by figure, with the interval of the *difference* on the same people.
-
-    Raises:
-        ValueError: the two were judged on different protocols.
-    """
-    protocol = first.protocol
-    if protocol.fingerprint != second.protocol.fingerprint:
-        raise ValueError(f"{first.name} and {second.name} are different protocols; compare models on one")
-    differences = resample.paired_bootstrap(
-        first.scores,
-        second.scores,
-        protocol.same,
-        protocol.identities[protocol.pairs],
-        protocol.folds,
-        fars=FARS,
-        cost=COST,
-        replicates=bootstrap,
+        bootstrap=bootstrap,
         seed=seed,
+        contract=_contract(protocol, flip, bootstrap, seed, len(pair_scores.failures), model),
     )
-    values = second.named()
-    return {
-        name: Figure(figure.value - values[name].value).within(differences[name])
-        for name, figure in first.named().items()
-    }
 
 
 def _replicates(
@@ -272,11 +257,15 @@ def _worst(badness: NDArray[np.float64], among: NDArray[np.bool_]) -> tuple[int,
     return tuple(int(i) for i in places[np.argsort(badness[places], kind="stable")[:WORST]])
 
 
-def _contract(protocol: PairProtocol, flip: bool, bootstrap: int, seed: int, failures: int) -> dict[str, str]:
+def _contract(
+    protocol: PairProtocol, flip: bool, bootstrap: int, seed: int, failures: int, model: str
+) -> dict[str, str]:
     unit = "identities" if protocol.interval_unit == "identity" else "groups of linked images"
     return {
         "protocol": protocol.uri,
         "fingerprint": protocol.fingerprint,
+        **({"model": model} if model else {}),
+        "alignment": protocol.alignment,
         "score": "cosine of the two embeddings",
         "flip": "embedding plus that of the mirrored image, then normalised" if flip else "none",
         "accuracy": f"mean over {len(np.unique(protocol.folds))} folds, each at the threshold best on all others (exact, the strictest of equals)",

@@ -12,7 +12,7 @@ from topoface.evaluation.calibration.known_pairs import halves, known_pairs
 from topoface.evaluation.calibration.probability import Quality, quality
 from topoface.evaluation.calibration.threshold import ERRORS, Threshold, choose
 from topoface.evaluation.pairs.verification import FARS, Verification
-from topoface.evaluation.report.plots import MUTED, legend_in_columns, svg
+from topoface.evaluation.report.plots import MUTED, legend_in_columns, plain, svg
 from topoface.functional.bootstrap import Floats
 from topoface.functional.score_calibration import Bins
 from topoface.functional.verification import allowed_false_accepts
@@ -92,7 +92,7 @@ def reliability_plot(bins: Mapping[str, Bins], colours: Mapping[str, str]) -> st
                 alpha=0.8,
                 clip_on=False,
             )
-            axes.scatter([], [], s=30, color=colours[name], label=name)
+            axes.scatter([], [], s=30, color=colours[name], label=plain(name))
         shown = [share for share in _TICKS if abs(_log_odds(share)) <= far_out]
         names = [f"{100 * share:g}" for share in shown]
         axes.set(xlim=(-far_out, far_out), ylim=(-far_out, far_out))

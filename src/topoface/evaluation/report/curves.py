@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topoface.evaluation.figures import Curve
-from topoface.evaluation.report.plots import INK, SHADE, legend_in_columns, svg
+from topoface.evaluation.report.plots import INK, SHADE, legend_in_columns, plain, svg
 from topoface.functional.bootstrap import Floats
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def roc_plot(curves: Mapping[str, Curve], colours: Mapping[str, str], top: float
                 np.maximum(roc[0], first)[seen],
                 roc[1][seen],
                 drawstyle=_style(roc),
-                label=name,
+                label=plain(name),
                 color=colours[name],
             )
             axes.fill_between(band[0], band[1], band[2], color=colours[name], **BAND)
@@ -55,7 +55,7 @@ def det_plot(curves: Mapping[str, Curve], colours: Mapping[str, str], top: float
                 np.maximum(roc[0], first)[shown],
                 missed[shown],
                 drawstyle=_style(roc),
-                label=name,
+                label=plain(name),
                 color=colours[name],
             )
             lowest = min(lowest, missed[shown].min(initial=1.0))
@@ -101,7 +101,7 @@ def cmc_plot(curves: Mapping[str, Floats], colours: Mapping[str, str]) -> str:
 
     def draw(axes: "Axes") -> None:
         for name, (rank, share, low, high) in curves.items():
-            axes.plot(rank, share, marker="o", markersize=3, label=name, color=colours[name])
+            axes.plot(rank, share, marker="o", markersize=3, label=plain(name), color=colours[name])
             axes.fill_between(rank, low, high, color=colours[name], **BAND)
         axes.set(xlabel="rank", ylabel="share of mates found")
         axes.set_xticks([1, 5, 10, 15, 20])
@@ -119,7 +119,9 @@ def search_plot(curves: Mapping[str, Floats], colours: Mapping[str, str]) -> str
         floor = float(min(missed)) / 2
         for name, (fpir, fnir, low, high) in curves.items():
             shown = fnir > 0
-            axes.plot(fpir[shown], fnir[shown], drawstyle="steps-post", label=name, color=colours[name])
+            axes.plot(
+                fpir[shown], fnir[shown], drawstyle="steps-post", label=plain(name), color=colours[name]
+            )
             axes.fill_between(
                 fpir, np.maximum(low, floor / 2), np.maximum(high, floor / 2), color=colours[name], **BAND
             )

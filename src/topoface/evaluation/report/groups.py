@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from topoface.evaluation.figures import Figure
 from topoface.evaluation.groups.figures import (
     ENOUGH,
     MEANING,
@@ -70,6 +71,11 @@ def _attribute(
             model: [(RATES[rate], spread_in_words(spread)) for rate, spread in table.spreads.items()]
             for model, table in shown.items()
         },
+        "beside": {
+            model: [(row.name, [_points(row.fmr), _points(row.fnmr)]) for row in figures.beside]
+            for model, figures in found.items()
+            if figures.beside
+        },
         "dots": _dots(shown, colours),
         "maps": {model: _map(table, first.labels) for model, table in shown.items() if table.map},
     }
@@ -91,7 +97,8 @@ def _dots(tables: Mapping[str, GroupTable], colours: Mapping[str, str]) -> list[
                 value, low, high = 100 * np.array([found.rate for found in rates]).T
                 colour = colours[model]
                 axes.hlines(at, low, high, color=colour, linewidth=4, alpha=0.35)
-                axes.plot(value, at, MARKERS[number % len(MARKERS)], color=colour, markersize=6, label=model)
+                marker, label = MARKERS[number % len(MARKERS)], plots.plain(model)
+                axes.plot(value, at, marker, color=colour, markersize=6, label=label)
                 axes.axvline(100 * overall[model], color=colour, linewidth=1, linestyle=(0, (3, 2)))
             axes.set_yticks(range(len(rows)), [_short(row, 22) for row in rows])
             axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel=f"{name} in %")
@@ -146,7 +153,7 @@ def _map(table: GroupTable, labels: tuple[str, ...]) -> str:
 
 
 def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    return plots.plain(text if len(text) <= most else f"{text[: most - 1]}…")
 
 
 def _table(tables: Mapping[str, GroupTable]) -> dict[str, Any]:
@@ -170,6 +177,17 @@ def _table(tables: Mapping[str, GroupTable]) -> dict[str, Any]:
         "target": every[0].target,
         "overall": [f"{100 * rate:.3g}" for table in every for rate in (table.fmr, table.fnmr)],
         "lines": lines,
+    }
+
+
+def _points(difference: Figure) -> dict[str, Any]:
+    """A difference in points, its interval, and whether that leaves out zero."""
+    value, low, high = (f"{100 * number:+.3g}".replace("-", "−") for number in difference)
+    known = bool(np.isfinite(difference.low))
+    return {
+        "value": value if np.isfinite(difference.value) else "–",
+        "interval": f"{low} to {high}" if known else "",
+        "sure": known and (difference.low > 0 or difference.high < 0),
     }
 
 

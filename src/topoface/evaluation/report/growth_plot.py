@@ -7,7 +7,7 @@ import numpy as np
 
 from topoface.evaluation.figures import Figure
 from topoface.evaluation.report.curves import BAND
-from topoface.evaluation.report.plots import legend_in_columns, svg
+from topoface.evaluation.report.plots import legend_in_columns, plain, svg
 from topoface.evaluation.templates.results import GallerySize
 
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ def _line(
 ) -> None:
     value, low, high = np.array(figures).T
     filled = colour if style == "-" else "white"  # dashes are too short to be told apart in the legend
-    axes.plot(at, value, style, marker="o", markersize=4, color=colour, markerfacecolor=filled, label=label)
+    axes.plot(
+        at, value, style, marker="o", markersize=4, color=colour, markerfacecolor=filled, label=plain(label)
+    )
     axes.fill_between(at, low, high, color=colour, **BAND)
 
 

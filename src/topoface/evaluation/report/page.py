@@ -17,7 +17,8 @@ from topoface.data.decode import Pixels
 from topoface.errors import UserError, missing_extra
 from topoface.evaluation.figures import Figure
 from topoface.evaluation.groups.figures import GroupJudgement
-from topoface.evaluation.pairs.verification import FARS, Verification, compare
+from topoface.evaluation.pairs.comparing import compare
+from topoface.evaluation.pairs.verification import FARS, Verification
 from topoface.evaluation.report import curves, plots
 from topoface.evaluation.report.calibration import calibration_section
 from topoface.evaluation.report.groups import group_sections
@@ -157,6 +158,7 @@ def _protocol_section(
         "genuine": int(protocol.same.sum()),
         "people": len(np.unique(protocol.identities)),
         "differences": differences,
+        "banded": any(v.curve.band.size for v in judged.values()),
         "scale": (low - margin, high + margin),
         "roc": curves.roc_plot({model: v.curve for model, v in judged.items()}, colours),
         "det": curves.det_plot({model: v.curve for model, v in judged.items()}, colours),

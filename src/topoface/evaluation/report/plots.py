@@ -37,6 +37,11 @@ STYLE: Any = {  # matplotlib types each key; their list differs between its vers
 }
 
 
+def plain(name: str) -> str:
+    """A user's word as a label: matplotlib sets what stands between two ``$`` as a formula, and no ``_name`` in a legend."""
+    return (" " if name.startswith("_") else "") + name.replace("$", r"\$")
+
+
 def colour_of(names: Sequence[str]) -> dict[str, str]:
     """A colour for each name, in order."""
     return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
@@ -61,11 +66,11 @@ def line_plot(
             axes.plot(
                 *_thinned(*_running_mean(steps, values, window)),
                 color=colour,
-                label=name,
+                label=plain(name),
                 marker=marker,
                 markersize=4,
             )
-        axes.set(xlabel="step", ylabel=ylabel)
+        axes.set(xlabel="step", ylabel=plain(ylabel))
         axes.ticklabel_format(axis="y", scilimits=(-3, 5))
         _legend_above(axes)
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from topoface.data.decode import Pixels, decode, decode_into
 from topoface.data.source import content_hash
 from topoface.errors import UserError
-from topoface.evaluation.alignment import align
+from topoface.evaluation.alignment import AS_STORED, WARPED, align
 from topoface.evaluation.images import FolderStore
 from topoface.evaluation.pairs.protocol import linked
 from topoface.evaluation.templates.protocol import Search, TemplateProtocol
@@ -26,8 +26,6 @@ from topoface.evaluation.templates.protocol import Search, TemplateProtocol
 LIST, PAIRS, POINTS = "_face_tid_mid.txt", "_template_pair_label.txt", "_name_5pts_score.txt"
 GALLERY, PROBE = "_1N_gallery_", "_1N_probe_mixed.csv"
 IMAGES = "loose_crop"
-WARPED = "five landmarks of the list onto the ArcFace template, bilinear"
-AS_STORED = "as stored, 112 x 112"
 
 
 def is_ijb(folder: Path) -> bool:
@@ -120,9 +118,10 @@ class ListedImages:
         for name in self.names:
             try:
                 status = (self._folder / name).stat()
-            except OSError as error:
+            except (OSError, ValueError) as error:  # ValueError: no file can have this name
+                reason = error.strerror if isinstance(error, OSError) else error
                 raise UserError(
-                    f"cannot be read ({error.strerror})", f"{self._folder}/{name}", "add the image"
+                    f"cannot be read ({reason})", f"{self._folder}/{name}", "add the image"
                 ) from error
             found.append(f"{name} {status.st_size} {status.st_mtime_ns}")
         return found
@@ -274,7 +273,7 @@ def _enrolled(
                 where = f"{path}:{rows.line_num}"
                 if not row:
                     continue
-                if len(row) < 2 or not row[0].strip().isdecimal():
+                if len(row) < 2 or not row[0].strip().isdecimal() or len(row[0].strip()) > 18:
                     raise UserError(
                         f"{','.join(row)[:60]!r} has no template and person", where, "restore the list"
                     )

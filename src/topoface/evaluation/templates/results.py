@@ -182,10 +182,11 @@ class TemplateVerification:
         return {name: figure.value for name, figure in self.named().items()}
 
     def replicates(self) -> dict[str, Floats]:
-        """By the names of `named`; none without a bootstrap."""
-        found = dict(self.pairs.replicates) if self.pairs else {}
+        """By the names of `named`, of what models can be compared by; none without a bootstrap."""
+        found = self.pairs.comparable() if self.pairs else {}
         for search in self.searches:
-            found |= search.replicates
+            vague = {f"{search.name} tpir@{point.target:g}" for point in search.tpir if point.warning}
+            found |= {name: drawn for name, drawn in search.replicates.items() if name not in vague}
         return found
 
     def minus(self, other: "TemplateVerification") -> dict[str, Figure]:
@@ -196,7 +197,10 @@ class TemplateVerification:
         """
         if self.fingerprint != other.fingerprint:
             raise ValueError(f"{self.name} and {other.name} are different protocols; compare models on one")
-        return differences(self.named(), other.named(), self.replicates(), other.replicates())
+        trials = self.pairs.trials() if self.pairs else {}
+        for search in self.searches:
+            trials |= dict.fromkeys(search.named(), search.mated)
+        return differences(self.named(), other.named(), self.replicates(), other.replicates(), trials)
 
     def to_json(self) -> dict[str, Any]:
         """Everything but images and replicates, in types that ``json`` can write; NaN and inf become null."""
