@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import topoface
 from topoface.errors import UserError
-from topoface.files import sync as _flush
+from topoface.files import sync
 from topoface.models.arcface_torch import load_state_dict_file
 from topoface.models.embedding import EmbeddingModel
 from topoface.models.registry import configure, restore
@@ -105,7 +105,7 @@ def _write(weights: Mapping[str, torch.Tensor], settings: dict[str, Any], target
         settings["sha256"] = _settings_digest(settings)
         (new / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         for written in (new / WEIGHTS, new / SETTINGS, new):
-            _flush(written)
+            sync(written)
         if target.exists():
             target.rename(old)
         try:
@@ -114,7 +114,7 @@ def _write(weights: Mapping[str, torch.Tensor], settings: dict[str, Any], target
             with contextlib.suppress(OSError):
                 old.rename(target)
             raise
-        _flush(target.parent)  # before the old model goes
+        sync(target.parent)  # before the old model goes
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

@@ -34,7 +34,7 @@ def test_saving_again_replaces_the_model(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-@pytest.mark.parametrize("step", ["save_file", "_flush"])
+@pytest.mark.parametrize("step", ["save_file", "sync"])
 def test_a_full_disk_leaves_the_old_model_and_nothing_else(step: str, tmp_path: Path, monkeypatch) -> None:
     save(build_model("iresnet_tiny"), tmp_path / "model")
     before = contents(tmp_path / "model")
