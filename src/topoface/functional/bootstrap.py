@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topoface.functional.draws import generator
-from topoface.functional.lowest_cost import of_choosing, unchosen
+from topoface.functional.lowest_cost import Choosing, of_choosing, unchosen
 from topoface.functional.verification import DetectionCost, as_array, check_scores
 from topoface.functional.weighted_figures import kfold_accuracies, rates, roc_figures
 
@@ -45,7 +45,7 @@ class Replicates(NamedTuple):
     people: dict[str, Floats]
     couples: dict[str, Floats]
     number: int
-    choosing: dict[str, float]
+    choosing: dict[str, Choosing]
 
     def minus(self, other: "Replicates") -> "Replicates":
         """Differences of two models, drawn alike."""
@@ -54,7 +54,10 @@ class Replicates(NamedTuple):
             {name: self.people[name] - other.people[name] for name in self.people},
             {name: self.couples[name] - other.couples[name] for name in self.couples},
             self.number,
-            {name: self.choosing[name] - other.choosing[name] for name in self.choosing},
+            {
+                name: own.minus(other.choosing[name], self.people[name], other.people[name])
+                for name, own in self.choosing.items()
+            },
         )
 
     def settled(self) -> dict[str, Floats]:
@@ -63,8 +66,8 @@ class Replicates(NamedTuple):
         for name, couples in self.couples.items():
             spread = float(np.nanvar(couples))
             settled[name] = towards(self.plain[name], settled[name], spread, self.number)
-        for name, lost in self.choosing.items():
-            settled[name] = unchosen(self.plain[name], settled[name], lost)
+        for name, choosing in self.choosing.items():
+            settled[name] = unchosen(self.plain[name], settled[name], choosing)
         return settled
 
 
@@ -271,7 +274,7 @@ def drawn_figures(
     if cost is None:
         return drawn
     genuine = int(labels.sum())
-    lost = of_choosing(plain["min_dcf"], drawn.people["lowest"], genuine, len(labels) - genuine, cost)
+    choosing = of_choosing(plain["min_dcf"], drawn.people["lowest"], genuine, len(labels) - genuine, cost)
     for by_name in (drawn.plain, drawn.people, drawn.couples):
         by_name.pop("lowest", None)
-    return drawn._replace(choosing={"min_dcf": lost})
+    return drawn._replace(choosing={"min_dcf": choosing})

@@ -7,6 +7,8 @@ of the loss. (That it does not show the loss itself: J. Abrevaya and J. Huang, "
 Otherwise a cost at its minimum does not change with the threshold: to first order the lowest cost varies as that of the threshold kept.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,8 +17,27 @@ from topoface.functional.verification import DetectionCost
 Floats = NDArray[np.float64]
 
 
-def of_choosing(plain: float, lowest: Floats, genuine: int, impostors: int, cost: DetectionCost) -> float:
-    """What a lowest cost lost by being looked for on the very pairs that it is counted on: below 0.
+class Choosing(NamedTuple):
+    """What choosing the threshold did to a cost.
+
+    Attributes:
+        lost: by so much it is too low, below 0.
+        variance: of that, and of what is known of it: half the square of the loss (0.5 to 0.6 of it for a parabola with Brownian
+            noise, by simulation).
+    """
+
+    lost: float
+    variance: float
+
+    def minus(self, other: "Choosing", drawn: Floats, others: Floats) -> "Choosing":
+        """For a difference of two models, with the replicates of each: noise adds up as far as the two costs vary apart."""
+        apart, alone = np.nanvar(drawn - others), np.nanvar(drawn) + np.nanvar(others)
+        share = min(1.0, float(apart / alone)) if alone > 0 else 0.0
+        return Choosing(self.lost - other.lost, share * (self.variance + other.variance))
+
+
+def of_choosing(plain: float, lowest: Floats, genuine: int, impostors: int, cost: DetectionCost) -> Choosing:
+    """What a lowest cost lost by being looked for on the very pairs that it is counted on.
 
     Drawing people, a genuine pair weighs with variance 1, an impostor pair with 3; where the cost is lowest, misses and false accepts
     change equally fast in cost, so that their noise is as 1 / genuine to ratio / impostors.
@@ -29,24 +50,23 @@ def of_choosing(plain: float, lowest: Floats, genuine: int, impostors: int, cost
         cost: of which it is the lowest.
     """
     if np.isnan(lowest).all():
-        return 0.0
+        return Choosing(0.0, 0.0)
     own, other = 1 / genuine, cost.ratio / impostors
     added = (own + 3 * other) / (own + other)
     shown: float = (1 + added) ** (2 / 3) - 1
-    return float(np.nanmean(lowest) - plain) / shown
+    lost = float(np.nanmean(lowest) - plain) / shown
+    return Choosing(lost, lost**2 / 2)
 
 
-def unchosen(plain: float, drawn: Floats, lost: float) -> Floats:
-    """Replicates without the loss, and moved apart: the loss varies, too, and so does what is known of it.
-
-    Together by half the square of the loss (0.5 to 0.6 of it for a parabola with Brownian noise, by simulation).
+def unchosen(plain: float, drawn: Floats, choosing: Choosing) -> Floats:
+    """Replicates without the loss, and moved apart by its variance.
 
     Args:
         plain: the lowest cost.
         drawn: replicates of the cost at the threshold that has it, settled.
-        lost: from `of_choosing`.
+        choosing: from `of_choosing`.
     """
     spread = float(np.nanvar(drawn)) if not np.isnan(drawn).all() else 0.0
-    wider = np.sqrt(1 + lost**2 / (2 * spread)) if spread > 0 else 1.0
-    moved: Floats = plain - lost + wider * (drawn - plain)
+    wider = np.sqrt(1 + choosing.variance / spread) if spread > 0 else 1.0
+    moved: Floats = plain - choosing.lost + wider * (drawn - plain)
     return moved

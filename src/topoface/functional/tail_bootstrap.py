@@ -121,8 +121,8 @@ def tail_bootstrap(
         places[:, k] = np.where(np.isnan(moved), place, np.floor(moved + 0.5))
     own_variance = float(variances[-1]) * (cost.ratio / len(impostor.scores)) ** 2
     settled = towards(plain, kept, own_variance, people)
-    lost = of_choosing(plain, lowest, len(genuine.scores), len(impostor.scores), cost)
-    costs = unchosen(plain, settled, lost)
+    choosing = of_choosing(plain, lowest, len(genuine.scores), len(impostor.scores), cost)
+    costs = unchosen(plain, settled, choosing)
 
     tar = np.empty((replicates, len(targets)))
     for lanes in _blocks(replicates):

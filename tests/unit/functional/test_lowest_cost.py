@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from topoface.functional.lowest_cost import of_choosing, unchosen
+from topoface.functional.lowest_cost import Choosing, of_choosing, unchosen
 from topoface.functional.verification import DetectionCost
 
 
@@ -25,22 +25,35 @@ def test_the_loss_is_what_the_minimum_of_a_parabola_with_noise_loses():
             curve = parabola + noise(1.0, 1)[0]
             extra = noise(added, 60)
             drawn = (curve + extra - extra[:, curve.argmin(), None]).min(axis=1)
-            told[trial] = of_choosing(curve.min(), drawn, genuine, impostors, cost)
+            told[trial] = of_choosing(curve.min(), drawn, genuine, impostors, cost).lost
         assert told.mean() == pytest.approx(lost, rel=0.1)
 
 
 def test_replicates_get_back_what_was_lost_and_vary_more_by_half_its_square():
     drawn = 0.5 + 0.02 * np.random.default_rng(0).normal(size=5000)
-    moved = unchosen(0.5, drawn, -0.02)
+    moved = unchosen(0.5, drawn, Choosing(-0.02, 0.02**2 / 2))
     assert np.isclose(moved.var(), drawn.var() + 0.02**2 / 2)
     assert moved.mean() == pytest.approx(0.52, abs=1e-3)
-    np.testing.assert_array_equal(unchosen(0.5, drawn, 0.0), drawn)
+    np.testing.assert_array_equal(unchosen(0.5, drawn, Choosing(0.0, 0.0)), drawn)
 
 
 def test_undefined_replicates_stay_so():
     none = np.full(4, np.nan)
-    assert of_choosing(0.3, none, 5, 5, DetectionCost()) == 0
-    assert np.isnan(unchosen(0.3, none, 0.0)).all()
-    some = unchosen(0.3, np.array([0.2, np.nan, 0.4]), -0.1)
+    assert of_choosing(0.3, none, 5, 5, DetectionCost()) == Choosing(0, 0)
+    assert np.isnan(unchosen(0.3, none, Choosing(0, 0))).all()
+    some = unchosen(0.3, np.array([0.2, np.nan, 0.4]), Choosing(-0.1, 0.005))
     assert np.isnan(some).tolist() == [False, True, False]
-    assert unchosen(0.3, np.full(3, 0.3), -0.1) == pytest.approx(np.full(3, 0.4))  # all alike
+    assert unchosen(0.3, np.full(3, 0.3), Choosing(-0.1, 0.005)) == pytest.approx(
+        np.full(3, 0.4)
+    )  # all alike
+
+
+def test_noise_of_two_models_adds_up_as_far_as_they_vary_apart():
+    rng = np.random.default_rng(0)
+    one, other = Choosing(-0.02, 0.0002), Choosing(-0.01, 0.00005)
+    drawn = rng.normal(size=(2, 20_000))
+    assert one.minus(other, *drawn) == pytest.approx((-0.01, 0.00025), rel=0.03)
+    assert one.minus(other, drawn[0], 0.6 * drawn[0] + 0.8 * drawn[1]).variance == pytest.approx(
+        0.0001, rel=0.05
+    )
+    assert one.minus(one, drawn[0], drawn[0]) == (0, 0)
