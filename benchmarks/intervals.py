@@ -19,8 +19,8 @@ from topoface.evaluation.all_pairs.judging import LabelledSet, judge_all_pairs
 from topoface.evaluation.features import Features
 from topoface.evaluation.figures import Figure
 from topoface.functional.bootstrap import drawn_figures, percentile_interval
+from topoface.functional.error_rates import bar_interval
 from topoface.functional.tail_bootstrap import ScoredPairs, tail_bootstrap
-from topoface.functional.threshold_interval import threshold_replicates
 from topoface.functional.verification import DetectionCost, tar_at_far
 
 COST = DetectionCost(prior=0.3)  # so that the lowest cost rests on more than a few impostor pairs
@@ -142,19 +142,18 @@ def intervals(name: str, rng: np.random.Generator, replicates: int, seed: int) -
         drawn_figures(scores, *pairs[2:], design.fars, COST, replicates, seed)
         for scores in (pairs.scores, pairs.others)
     )
-    rare = design.fars[-1]
-    bars = threshold_replicates(
-        pairs.scores, pairs.same, pairs.who, accepts=rare, rejects=rare, replicates=replicates, seed=seed
-    )
+    rare, impostor = design.fars[-1], ~pairs.same
     ways = {
-        "settled": one.settled() | {f"threshold@{rare:g}": bars["accepts"]},
+        "settled": one.settled(),
         "people alone": one.people,
         "difference": one.minus(other).settled(),
     }
-    return {
+    found = {
         way: {figure: percentile_interval(values) for figure, values in drawn.items()}
         for way, drawn in ways.items()
     }
+    found["settled"][f"threshold@{rare:g}"] = bar_interval(pairs.scores[impostor], pairs.who[impostor], rare)
+    return found
 
 
 def drawn_faces(rng: np.random.Generator, people: int, images: int) -> tuple[np.ndarray, np.ndarray]:

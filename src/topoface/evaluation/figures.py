@@ -34,7 +34,10 @@ class Figure(NamedTuple):
         """
         if replicates is None:
             return self
-        low, high = percentile_interval(replicates)
+        return self.between(*percentile_interval(replicates), trials)
+
+    def between(self, low: float, high: float, trials: int = 0) -> "Figure":
+        """The same with this interval; of a share of so many trials, see `within`."""
         if trials > 0 and min(self.value, 1 - self.value) * trials < 10:
             z2 = 1.959964**2
             middle = (self.value + z2 / (2 * trials)) / (1 + z2 / trials)

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.oracles import score_calibration as oracle
-from tests.oracles import verification as thresholds
 from topoface.functional.bootstrap import identity_counts
+from topoface.functional.drawn_shares import share_replicates
 from topoface.functional.score_calibration import (
     brier,
     cllr,
@@ -18,7 +18,6 @@ from topoface.functional.score_calibration import (
     probability,
     reliability,
 )
-from topoface.functional.threshold_interval import share_replicates, threshold_replicates
 
 
 def gaussian(genuine: int, impostors: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -158,25 +157,6 @@ def test_brier_weighs_kinds_by_the_prior() -> None:
 def test_what_makes_no_sense_is_refused(scores, same, prior, message) -> None:
     with pytest.raises(ValueError, match=message):
         fit_logistic(scores, same, prior)
-
-
-def test_thresholds_of_replicates_are_those_of_repeated_pairs() -> None:
-    random = np.random.default_rng(5)
-    people = np.repeat(np.arange(12), 5)
-    scores, same = random.integers(0, 25, 60) / 25, random.random(60) < 0.5
-    both = np.stack(
-        [people, people], axis=1
-    )  # nobody meets anybody: no couples, so that nothing is taken off
-    found = threshold_replicates(scores, same, both, accepts=0.25, rejects=0.375, replicates=40, seed=1)
-    counts = identity_counts(12, range(40), 1).astype(int)
-    for r in range(40):
-        weights = counts[r][people].tolist()
-        points = [(t, *thresholds.rates(scores, same, t, weights)) for t in sorted({*scores})]
-        lowest = min((t for t, far, _ in points if far <= 0.25), default=np.nextafter(max(scores), 2))
-        highest = max(t for t, _, tar in points if 1 - tar <= 0.375)
-        drawn = [s for s, g, w in zip(scores, same, weights, strict=True) if g and w]
-        assert found["accepts"][r] == lowest
-        assert found["rejects"][r] == min(s for s in drawn if s >= highest)
 
 
 def test_shares_of_replicates_are_weighted_means() -> None:

@@ -23,9 +23,24 @@ _BINS = 1 << 14  # in a unit of cosine
 GRID = 1 << 28  # steps in a unit of cosine: exact cosines are rounded to these
 _FINE = GRID // _BINS  # steps in a bin
 EDGE = 1.0 + 2.0**-10  # a product of unit rows stays within -EDGE..EDGE
+_ALONG = 24  # thresholds to a factor of ten in false accepts
 _SLACK = 2.0**-22  # by which rounding blurs the edges of bins and the grid
 
 Tile = Callable[[int, int, NDArray[np.float32]], None]
+
+
+class Along(NamedTuple):
+    """Thresholds so close together that what lies between them is on a line; from the highest, at the edges of bins.
+
+    Attributes:
+        threshold: float64 ``[k]``.
+        genuine: int64 ``[k]``, pairs accepted.
+        false: int64 ``[k]``, impostor pairs accepted, rising from 0; but for pairs that rounding moves to the next bin.
+    """
+
+    threshold: NDArray[np.float64]
+    genuine: NDArray[np.int64]
+    false: NDArray[np.int64]
 
 
 class AllPairCounts(NamedTuple):
@@ -33,10 +48,12 @@ class AllPairCounts(NamedTuple):
 
     Attributes:
         points: ``(threshold, genuine pairs accepted, impostor pairs accepted)`` for each FAR; accepted is at or above.
+        along: the same at many more thresholds.
         histogram: int64 ``[2, BINS]``, genuine and impostor pairs by cosine; to about 1e-4 at the edges of its bins.
     """
 
     points: list[tuple[float, int, int]]
+    along: Along
     histogram: NDArray[np.int64]
 
 
@@ -113,10 +130,15 @@ def points_of_all_pairs(
         bar = np.flatnonzero(above >= place - sure)[-1]
         false = sure + (int(above[bar + 1]) if bar + 1 < len(above) else 0)
         found.append(((int(steps[bar]) + 1) / GRID - EDGE, false))
-    accepted, genuine = _accepted(units, people, np.array([threshold for threshold, _ in found]))
+    places_along = np.geomspace(1, impostors, int(_ALONG * np.log10(impostors)) + 2)
+    bins = np.unique(len(counts) - 1 - np.searchsorted(from_top[::-1], np.floor(places_along)))[::-1]
+    bins = np.append(bins[0] + 1, bins)
+    between = bins / _BINS - EDGE
+    accepted, genuine = _accepted(units, people, np.append([threshold for threshold, _ in found], between))
     middles = (np.arange(len(counts)) + 0.5) / _BINS - EDGE
     return AllPairCounts(
-        [(threshold, int(own), false) for (threshold, false), own in zip(found, accepted, strict=True)],
+        [(threshold, int(own), false) for (threshold, false), own in zip(found, accepted, strict=False)],
+        Along(between, accepted[len(found) :], np.append(from_top, 0)[bins]),
         np.stack(
             [
                 genuine,

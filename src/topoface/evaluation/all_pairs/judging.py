@@ -12,7 +12,7 @@ from topoface.data.opening import open_source
 from topoface.errors import UserError
 from topoface.evaluation.alignment import AS_STORED
 from topoface.evaluation.all_pairs.bookmark import Bookmark
-from topoface.evaluation.all_pairs.counts import points_of_all_pairs, same_pairs
+from topoface.evaluation.all_pairs.counts import Along, points_of_all_pairs, same_pairs
 from topoface.evaluation.all_pairs.people import accepted_by_person, drawn_tar
 from topoface.evaluation.features import Features
 from topoface.evaluation.figures import (
@@ -188,7 +188,7 @@ def judge_all_pairs(
     banded = along[1:-2:2]
     if bootstrap:
         wanted = [*TEMPLATE_FARS, *banded]
-        tar = _drawn(units, own, codes, points, wanted, bootstrap, seed, bookmark, progress)
+        tar = _drawn(units, own, codes, points, found.along, wanted, bootstrap, seed, bookmark, progress)
         named = {f"tar@{far:g}": tar[:, k] for k, far in enumerate(wanted)}
     if bookmark:
         bookmark.close()
@@ -214,7 +214,9 @@ def judge_all_pairs(
             "alignment": AS_STORED,
             "score": "cosine, in steps of 2^-28",
             "TAR at FAR": "lowest threshold whose FAR does not exceed the target (exact)",
-            "intervals": interval_in_words(bootstrap, "people, of first order in the impostor pairs", seed),
+            "intervals": interval_in_words(
+                bootstrap, "people, thresholds moved by leaving out one at a time", seed
+            ),
             "failures": f"{len(features.failures)} of {len(codes)} images: their genuine pairs count as rejected, and their "
             "impostor pairs are left out",
         },
@@ -226,6 +228,7 @@ def _drawn(
     own: NDArray[np.int32],
     codes: NDArray[np.int32],
     points: Sequence[TarAtFar],
+    curve: Along,
     wanted: Sequence[float],
     bootstrap: int,
     seed: int,
@@ -233,19 +236,22 @@ def _drawn(
     progress: Callable[[int, int], None] | None,
 ) -> Floats:
     """TAR in each replicate, ``[bootstrap, wanted]``."""
-    by_far = {point.target: point for point in points}
-    thresholds = np.array([by_far[far].threshold for far in wanted])
+    rungs = {point.target: point for point in points if point.target <= max(wanted)}
     names, people = np.unique(own, return_inverse=True)  # those of whom an image has a feature
     size = np.bincount(codes)[names]
     accepted = accepted_by_person(
-        units, people.astype(np.int32), thresholds, bookmark=bookmark, progress=progress
+        units,
+        people.astype(np.int32),
+        np.array([point.threshold for point in rungs.values()]),
+        bookmark=bookmark,
+        progress=progress,
     )
-    curve = sorted({(point.false_accepts, point.tar.value) for point in points})
     return drawn_tar(
         accepted,
         people.astype(np.int32),
         size * (size - 1) // 2,
-        (np.array([false for false, _ in curve]), np.array([tar for _, tar in curve])),
+        curve,
+        [list(rungs).index(far) for far in wanted],
         replicates=bootstrap,
         seed=seed,
     )

@@ -1,20 +1,22 @@
 """Intervals over all pairs of a set: who is in the accepted pairs, counted in one more pass, and what drawing people anew changes.
 
-All pairs cannot be weighed in every replicate. But to first order the number of false accepts at a threshold changes with how
-often each person is drawn by the false accepts that he is in, less his share of all impostor pairs; the threshold follows along the ROC.
+All pairs cannot be weighed in every replicate. But the false accepts that each person is in say how far a threshold may be off, and in
+which replicates it lies higher or lower; the genuine pairs accepted follow along the ROC.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topoface.evaluation.all_pairs.bookmark import Bookmark
-from topoface.evaluation.all_pairs.counts import EDGE, GRID, genuine_pairs, steps_of
+from topoface.evaluation.all_pairs.counts import EDGE, GRID, Along, genuine_pairs, steps_of
 from topoface.functional.bootstrap import Floats, identity_counts
 from topoface.functional.compiled import compiled
+from topoface.functional.error_rates import LeftOut, leave_one_out, moved_places
 from topoface.functional.search import exact_cosines, exact_loop, product_error
 
 _TILE = 1024, 4096  # rows and columns of a product at least; a person is never cut
@@ -35,6 +37,12 @@ class AcceptedByPerson(NamedTuple):
     impostor: NDArray[np.int64]
     squares: Floats
     products: Floats
+
+    def at(self, some: slice) -> "AcceptedByPerson":
+        """At some of the thresholds."""
+        return AcceptedByPerson(
+            self.genuine[:, some], self.impostor[:, some], self.squares[some], self.products[some]
+        )
 
 
 def accepted_by_person(
@@ -89,53 +97,68 @@ def drawn_tar(
     accepted: AcceptedByPerson,
     people: NDArray[np.int32],
     genuine: NDArray[np.int64],
-    curve: tuple[NDArray[np.int64], Floats],
+    curve: Along,
+    wanted: Sequence[int],
     *,
     replicates: int,
     seed: int,
 ) -> Floats:
-    """TAR in each replicate, ``[replicates, thresholds]``.
+    """TAR in each replicate at some of the thresholds, ``[replicates, wanted]``.
+
+    Drawing people says in which order the replicates lie, and how they vary with the genuine pairs; how far the threshold moves, its own error
+    does (`topoface.functional.error_rates`), which to first order in the draws is too small where few people bring the false accepts.
 
     Args:
-        accepted: at the thresholds.
+        accepted: at all thresholds.
         people: ``[n]``, of all images, from 0 without gaps.
         genuine: ``[people]``, all genuine pairs of each person (more than of these images, where some failed).
-        curve: false accepts, ascending, and TAR there, for all that the threshold may move to.
+        curve: where the thresholds may move to.
+        wanted: places of the thresholds whose TAR is wanted.
         replicates: how often the people are drawn.
         seed: of the draws.
     """
-    false = accepted.impostor.sum(axis=0) / 2
-    excess = false_accepts_by_person(accepted, people)
-    plain = accepted.genuine.sum(axis=0) / genuine.sum()
-    at, level = np.log1p(curve[0].astype(np.float64)), curve[1]
-    tar = np.empty((replicates, len(false)))
+    false, left = left_out([(accepted, people)])
+    own = accepted.genuine[:, wanted]
+    pull, share = np.empty((2, replicates, len(wanted)))
     step = max(1, _BLOCK // len(genuine))
     for start in range(0, replicates, step):
-        block = range(start, min(start + step, replicates))
-        counts = identity_counts(len(genuine), block, seed)
-        place = np.log1p(np.clip(false - (counts - 1) @ excess, 0, None))
+        block = slice(start, min(start + step, replicates))
+        counts = identity_counts(len(genuine), range(replicates)[block], seed)
+        pull[block] = (counts - 1) @ left.influence[:, wanted]
         with np.errstate(invalid="ignore"):
-            own = (counts @ accepted.genuine) / (counts @ genuine)[:, None]
-        moved = own - plain + np.interp(place, at, level) - np.interp(np.log1p(false), at, level) + plain
-        tar[start : block.stop] = np.clip(moved, 0, 1)
-    return tar
+            share[block] = (counts @ own) / (counts @ genuine)[:, None]
+    at, level = np.log1p(curve.false), curve.genuine / genuine.sum()
+    normal = NormalDist()
+    scores = np.array([normal.inv_cdf((rank + 0.5) / replicates) for rank in range(replicates)])
+    tar = np.empty_like(share)
+    for k, place in enumerate(false[wanted]):
+        # Where the people drawn bring more false accepts, fewer of these are left.
+        deviates = np.empty(replicates)
+        deviates[np.argsort(-pull[:, k], kind="stable")] = scores
+        places = moved_places(deviates, place, false, left)
+        moved = np.interp(np.log1p(places), at, level) - np.interp(np.log1p(max(place, 0.5)), at, level)
+        tar[:, k] = share[:, k] + moved
+    return np.where(np.isnan(share), np.nan, np.clip(tar, 0, 1))
 
 
-def false_accepts_by_person(accepted: AcceptedByPerson, people: NDArray[np.int32]) -> Floats:
-    """By how much the false accepts at each threshold change when a person is drawn once more, ``[people, thresholds]``: those that he is in
-    less his share, so far as people and not couples make them vary. Arguments as in `drawn_tar`.
+def left_out(
+    parts: Sequence[tuple[AcceptedByPerson, NDArray[np.int32]]],
+) -> tuple[NDArray[np.int64], LeftOut]:
+    """False accepts at each threshold, and what leaving out people says of their rates.
+
+    Args:
+        parts: accepted pairs and who is on each image, as in `drawn_tar`, of sets without a common person, whose pairs are taken together.
     """
-    size = np.bincount(people).astype(np.float64)
-    meetings = size * (size.sum() - size)
-    share = accepted.impostor.sum(axis=0) / 2 / (meetings.sum() / 2)
-    excess = accepted.impostor - share * meetings[:, None]
-    squares = (excess**2).sum(axis=0)
-    every = ((size**2).sum() ** 2 - (size**4).sum()) / 2
-    couples = accepted.squares - 2 * share * accepted.products + share**2 * every
-    # Moving with two people counts a couple twice where it should count once (see functional/bootstrap.py).
-    with np.errstate(invalid="ignore"):
-        part = np.sqrt(np.clip(np.maximum(squares - couples, couples) / squares, 0, 1))
-    return np.asarray(excess * np.where(squares > 0, part, 0.0))
+    number = np.sum([accepted.impostor.sum(axis=0) // 2 for accepted, _ in parts], axis=0)
+    sizes = [np.bincount(people).astype(np.float64) for _, people in parts]
+    meetings = np.concatenate([size * (size.sum() - size) for size in sizes])
+    share = number / (meetings.sum() / 2)
+    couples = np.zeros(len(number))
+    for (accepted, _), size in zip(parts, sizes, strict=True):
+        every = ((size**2).sum() ** 2 - (size**4).sum()) / 2
+        couples += accepted.squares - 2 * share * accepted.products + share**2 * every
+    wrong = np.concatenate([accepted.impostor for accepted, _ in parts])
+    return number, leave_one_out(wrong, meetings, number, meetings.sum() / 2, couples)
 
 
 def _tiles(size: NDArray[np.int64]) -> Iterator[tuple[int, int, int, int]]:

@@ -1,7 +1,6 @@
 """Thresholds and probabilities from every pair of a labelled set, in memory that does not grow with the pairs.
 
-Thresholds of small rates take millions of impostor pairs: they are counted as in `evaluation.all_pairs`, with intervals of first order
-in how often each person is drawn. The line of probabilities, and the bar below which pairs are called different, take thousands: those are
+Thresholds of small rates take millions of impostor pairs: they are counted as in `evaluation.all_pairs`. The line of probabilities, and the bar below which pairs are called different, take thousands: those are
 drawn evenly.
 """
 
@@ -23,7 +22,13 @@ from topoface.evaluation.calibration.counted import (
     impostor_pairs,
     pairs_above,
 )
-from topoface.evaluation.calibration.judging import CONTRACT, Calibration, rates_to_tell, require_options
+from topoface.evaluation.calibration.judging import (
+    CONTRACT,
+    Calibration,
+    intervals_in_words,
+    rates_to_tell,
+    require_options,
+)
 from topoface.evaluation.calibration.known_pairs import KnownPairs, shuffled_halves
 from topoface.evaluation.calibration.probability import fit, quality
 from topoface.evaluation.calibration.threshold import largest_miss_rate
@@ -90,9 +95,9 @@ def calibrate_all_pairs(
 
     whole, first, second = part(side >= 0), part(side == 0), part(side == 1)
     found = quality(drawn, prior, where=where, replicates=replicates, seed=seed)
-    bars, false = choose_bars(whole, where, replicates, seed, step("thresholds"))
-    of_first, _ = choose_bars(first, where, replicates, seed, step("thresholds of one half"))
-    of_second, _ = choose_bars(second, where, replicates, seed, step("thresholds of the other half"))
+    bars, false = choose_bars(whole, where, bool(replicates), step("thresholds"))
+    of_first, _ = choose_bars(first, where, bool(replicates), step("thresholds of one half"))
+    of_second, _ = choose_bars(second, where, bool(replicates), step("thresholds of the other half"))
     above = pairs_above([(first, of_second), (second, of_first)], replicates, seed, step)
     within = first.impostors + second.impostors
     return Calibration(
@@ -110,7 +115,7 @@ def calibrate_all_pairs(
         contract={
             **CONTRACT,
             "threshold": "lowest whose FAR on all pairs is at most the rate (exact, cosines in steps of 2^-28)",
-            "intervals": f"95 %, {replicates} bootstrap replicates over people, seed {seed}; of first order in the impostor pairs",
+            "intervals": intervals_in_words(replicates, seed),
             "honest figures": f"chosen on one half, scored on the other, both ways; halves of the people, seed {seed}, "
             f"{impostors - within:,} pairs between them left out",
             "probabilities": f"of {len(drawn.same):,} pairs drawn evenly, at most {DRAWN:,} of one person and of two; so is the bar of "

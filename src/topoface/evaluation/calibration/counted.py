@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 from topoface.errors import UserError
 from topoface.evaluation.all_pairs.counts import points_of_all_pairs, same_pairs
-from topoface.evaluation.all_pairs.people import AcceptedByPerson, accepted_by_person, false_accepts_by_person
+from topoface.evaluation.all_pairs.people import accepted_by_person, left_out
 from topoface.evaluation.calibration.known_pairs import KnownPairs
-from topoface.evaluation.calibration.threshold import Bars, Threshold
+from topoface.evaluation.calibration.threshold import Bars, Threshold, reject_interval
 from topoface.evaluation.figures import Figure, band_fars
 from topoface.functional.bootstrap import Floats, identity_counts
-from topoface.functional.threshold_interval import drawn_people
+from topoface.functional.error_rates import place_interval, rate_ends
 from topoface.functional.verification import allowed_false_accepts
 
 _BLOCK: Final = 1 << 22  # counts of people drawn together
@@ -48,17 +48,17 @@ class Above(NamedTuple):
         genuine: float64 ``[3, fars]``, by ``(accept, different_below, same_from)``.
         impostor: as ``genuine``.
         genuine_drawn: float64 ``[replicates, fars]``, above ``accept``.
-        impostor_drawn: as ``genuine_drawn``.
+        impostor_ends: float64 ``[2, fars]``, the interval of the impostor pairs above ``accept``.
     """
 
     genuine: Floats
     impostor: Floats
     genuine_drawn: Floats
-    impostor_drawn: Floats
+    impostor_ends: Floats
 
 
 def choose_bars(
-    part: People, where: str, replicates: int, seed: int, progress: Callable[[int, int], None]
+    part: People, where: str, intervals: bool, progress: Callable[[int, int], None]
 ) -> tuple[list[Bars], list[int]]:
     """The bars of each rate, and how many impostor pairs its threshold accepts.
 
@@ -73,7 +73,7 @@ def choose_bars(
                 "give more people, or ask for a larger rate",
             )
     along = [0.0, *band_fars(part.impostors, top=0.9)]  # what a threshold may move along
-    points = points_of_all_pairs(part.units, part.people, [*part.fars, *along], progress=progress).points
+    points, curve, _ = points_of_all_pairs(part.units, part.people, [*part.fars, *along], progress=progress)
     accept, false = (np.array([point[k] for point in points[: len(part.fars)]]) for k in (0, 2))
     if not false.all():
         raise UserError(
@@ -82,60 +82,55 @@ def choose_bars(
             "look for one person under two names, or one image twice",
         )
     scores = np.sort(part.genuine.scores)
-    reject = [scores[allowed_false_accepts(len(scores), miss)] for miss in part.misses]
-    accepts, rejects = [None] * len(reject), [None] * len(reject)
-    if replicates:
-        accepted = accepted_by_person(part.units, part.people, accept)
-        drawn = _false_drawn(accepted, part.people, replicates, seed)
-        curve = np.array(sorted({(float(point[2]), point[0]) for point in points})).T
-        at = np.log1p(curve[0])
-        # The more pairs are accepted at the threshold, the higher it has to be.
-        moved = np.log1p(false * false / drawn)
-        rises = np.interp(moved, at, curve[1]) - np.interp(np.log1p(false), at, curve[1])
-        accepts = list((accept + rises).T)
-        rejects = list(_rejects_drawn(part, replicates, seed).T)
-    return [
-        Bars(Figure(float(a)).within(moved_a), Figure(float(r)).within(moved_r))
-        for a, moved_a, r, moved_r in zip(accept, accepts, reject, rejects, strict=True)
-    ], false.astype(int).tolist()
+    reject = [float(scores[allowed_false_accepts(len(scores), miss)]) for miss in part.misses]
+    if not intervals:
+        return [
+            Bars(Figure(float(a)), Figure(r)) for a, r in zip(accept, reject, strict=True)
+        ], false.tolist()
+    rungs = np.array([point[0] for point in points if point[2] <= false.max()])
+    accepted, left = left_out([(accepted_by_person(part.units, part.people, rungs), part.people)])
+
+    def within(threshold: float, place: int) -> Figure:
+        few, many = place_interval(place, accepted, left)
+        # The fewer pairs may be accepted, the higher the threshold. It may be one of several that accept as many.
+        low, high = np.interp(np.log1p([many, few]), np.log1p(curve.false), curve.threshold)
+        return Figure(threshold, min(float(low), threshold), max(float(high), threshold))
+
+    rejects = [reject_interval(part.genuine, miss) for miss in part.misses]
+    bars = [
+        Bars(within(a, n), Figure(r, *ends))
+        for a, n, r, ends in zip(accept.tolist(), false.tolist(), reject, rejects, strict=True)
+    ]
+    return bars, false.tolist()
 
 
 def pairs_above(tried: list[tuple[People, list[Bars]]], replicates: int, seed: int, step: Step) -> Above:
     """What lies above the bars of other people, all parts together."""
     fars = len(tried[0][1])
     genuine, impostor = np.zeros((3, fars)), np.zeros((3, fars))
-    genuine_drawn, impostor_drawn, drawn = (
-        np.zeros((replicates, fars)),
-        np.zeros((replicates, fars)),
-        np.zeros((replicates, 1)),
-    )
+    genuine_drawn, drawn = np.zeros((replicates, fars)), np.zeros((replicates, 1))
+    at_accept = []
     for number, (part, bars) in enumerate(tried):
         cuts = np.array([(bar.accept.value, bar.different_below, bar.same_from) for bar in bars]).T
         progress = step(f"half {number + 1} under the thresholds of the other")
         accepted = accepted_by_person(part.units, part.people, cuts.ravel(), progress=progress)
         genuine += accepted.genuine.sum(axis=0).reshape(3, fars)
         impostor += accepted.impostor.sum(axis=0).reshape(3, fars) / 2
+        at_accept.append((accepted.at(slice(fars)), part.people))
         if replicates:
             # Other people in each half: each is drawn with a seed of its own.
-            own, size = seed + number, np.bincount(part.people)
-            at_accept = AcceptedByPerson(
-                accepted.genuine[:, :fars],
-                accepted.impostor[:, :fars],
-                accepted.squares[:fars],
-                accepted.products[:fars],
-            )
-            impostor_drawn += _false_drawn(at_accept, part.people, replicates, own)
-            counts = np.concatenate(list(_counts(len(size), replicates, own)))
-            genuine_drawn += counts @ at_accept.genuine
+            size = np.bincount(part.people)
+            counts = np.concatenate(list(_counts(len(size), replicates, seed + number)))
+            genuine_drawn += counts @ accepted.genuine[:, :fars]
             drawn += (counts @ (size * (size - 1) // 2))[:, None]
     pairs = [part for part, _ in tried]
-    all_genuine, all_impostor = genuine_pairs_of(*pairs), sum(part.impostors for part in pairs)
+    impostor /= sum(part.impostors for part in pairs)
     with np.errstate(invalid="ignore"):
         return Above(
-            genuine / all_genuine,
-            impostor / all_impostor,
+            genuine / genuine_pairs_of(*pairs),
+            impostor,
             genuine_drawn / drawn,
-            impostor_drawn / all_impostor,
+            np.array(rate_ends(impostor[0], left_out(at_accept)[1])),
         )
 
 
@@ -157,15 +152,15 @@ def as_thresholds(
         _, unlike, same = map(float, share)
         return 1 - unlike, unlike - same, same
 
+    low, high = above.impostor_ends
     for k, (far, miss) in enumerate(zip(part.fars, part.misses, strict=True)):
+        honest_far = Figure(float(above.impostor[0, k]))
         yield Threshold(
             far=far,
             miss_rate=miss,
             bars=bars[k],
             false_accepts=false[k],
-            honest_far=Figure(float(above.impostor[0, k])).within(
-                above.impostor_drawn[:, k] if some else None, trials[1]
-            ),
+            honest_far=honest_far.between(float(low[k]), float(high[k]), trials[1]) if some else honest_far,
             honest_miss=Figure(float(1 - above.genuine[0, k])).within(
                 1 - above.genuine_drawn[:, k] if some else None, trials[0]
             ),
@@ -182,34 +177,6 @@ def genuine_pairs_of(*parts: People) -> int:
 def impostor_pairs(people: NDArray[np.integer]) -> int:
     """Pairs of two people, numbered from 0."""
     return len(people) * (len(people) - 1) // 2 - same_pairs(people.astype(np.int32))
-
-
-def _false_drawn(accepted: AcceptedByPerson, people: NDArray[np.int32], replicates: int, seed: int) -> Floats:
-    """False accepts in each replicate, ``[replicates, thresholds]``, never none.
-
-    A pair counts as the product of how often its two people are drawn. Where people accept each other in proportion to how easily each is
-    accepted at all, so that a sum over pairs is the square of a sum over people, the square root is linear in these counts: exactly so here.
-    """
-    plain = accepted.impostor.sum(axis=0) / 2
-    half = false_accepts_by_person(accepted, people) / (2 * np.maximum(plain, 1))
-    roots = np.concatenate([1 + (counts - 1) @ half for counts in _counts(len(half), replicates, seed)])
-    return np.asarray(plain * np.clip(roots, 0.1, None) ** 2)
-
-
-def _rejects_drawn(part: People, replicates: int, seed: int) -> Floats:
-    """The bar of each miss rate in each replicate, ``[replicates, misses]``."""
-    order = np.argsort(part.genuine.scores, kind="stable")
-    scores = part.genuine.scores[order]
-
-    def figures(weights: Floats) -> dict[str, Floats]:
-        total = np.cumsum(weights, axis=1)
-        return {
-            str(k): scores[np.argmax(total > miss * total[:, -1:] * (1 + 1e-12), axis=1)]
-            for k, miss in enumerate(part.misses)
-        }
-
-    drawn = drawn_people(figures, part.genuine.people[order], replicates=replicates, seed=seed)
-    return np.stack([drawn[str(k)] for k in range(len(part.misses))], axis=1)
 
 
 def _counts(people: int, replicates: int, seed: int) -> Iterator[Floats]:

@@ -143,7 +143,7 @@ def calibrate(
         contract={
             **CONTRACT,
             "threshold": "lowest whose FAR on all pairs is at most the rate (exact)",
-            "intervals": f"95 %, {replicates} bootstrap replicates over people, seed {seed}",
+            "intervals": intervals_in_words(replicates, seed),
             "honest figures": f"chosen on one half, scored on the other, both ways; {halves(pairs, seed, where)[1]}",
         },
         prior=prior,
@@ -166,6 +166,16 @@ def require_options(far: float, prior: float, impostors: int, where: str) -> Non
     if not 0 < prior < 1:
         raise UserError(f"is {prior:g}", "--prior", "give a share between 0 and 1")
     require_resolution(far, impostors, where)
+
+
+def intervals_in_words(replicates: int, seed: int) -> str:
+    """How intervals came about."""
+    if not replicates:
+        return "not computed"
+    return (
+        "95 %: of thresholds and false accepts by leaving out one person at a time, of misses and probabilities by "
+        f"{replicates} bootstrap replicates over people, seed {seed}"
+    )
 
 
 def rates_to_tell(far: float, impostors: int) -> list[float]:

@@ -8,6 +8,7 @@ import numpy as np
 from topoface.errors import UserError
 from topoface.evaluation.calibration.known_pairs import KnownPairs, halves
 from topoface.evaluation.figures import Figure
+from topoface.functional.drawn_shares import share_replicates
 from topoface.functional.score_calibration import (
     Bins,
     LogisticLine,
@@ -19,7 +20,6 @@ from topoface.functional.score_calibration import (
     probability,
     reliability,
 )
-from topoface.functional.threshold_interval import share_replicates
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

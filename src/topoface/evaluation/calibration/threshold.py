@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from topoface.errors import UserError
 from topoface.evaluation.calibration.known_pairs import KnownPairs, halves
 from topoface.evaluation.figures import Figure
-from topoface.functional.threshold_interval import share_replicates, threshold_replicates
+from topoface.functional.drawn_shares import share_replicates
+from topoface.functional.error_rates import bar_interval, rate_interval
 from topoface.functional.verification import allowed_false_accepts, threshold_at_far
 
 Floats = NDArray[np.float64]
@@ -110,7 +111,7 @@ def choose(pairs: KnownPairs, far: float, *, where: str, replicates: int = 1000,
         pairs: of all people.
         far: the rate.
         where: names the pairs in errors.
-        replicates: of the identity bootstrap; 0 for no intervals.
+        replicates: of the identity bootstrap, for misses; 0 for no intervals at all.
         seed: of halves and bootstrap.
 
     Raises:
@@ -138,20 +139,18 @@ def choose(pairs: KnownPairs, far: float, *, where: str, replicates: int = 1000,
                 where,
                 "give more people, or ask for a larger rate",
             )
-        bars = _bars(learned, far, miss_rate, replicates, seed)
+        bars = _bars(learned, far, miss_rate, bool(replicates))
         held = half == k
         accepted[held] = pairs.scores[held] >= bars.accept.value
         verdict[held] = bars.verdicts(pairs.scores[held])
     used = half >= 0
-    shares = share_replicates(
-        {"far": (accepted, used & ~pairs.same), "miss": (~accepted, used & pairs.same)},
-        pairs.people,
-        replicates=replicates,
-        seed=seed,
+    false, missed = accepted[used & ~pairs.same], ~accepted[used & pairs.same]
+    misses = share_replicates(
+        {"miss": (~accepted, used & pairs.same)}, pairs.people, replicates=replicates, seed=seed
     )
-
-    def rate(name: str, wrong: NDArray[np.bool_]) -> Figure:
-        return Figure(float(wrong.mean())).within(shares.get(name), len(wrong))
+    honest_far = Figure(float(false.mean()))
+    if replicates:
+        honest_far = honest_far.between(*rate_interval(false, pairs.people[used & ~pairs.same]), len(false))
 
     def by_verdict(kind: NDArray[np.bool_]) -> tuple[float, float, float]:
         share = np.bincount(verdict[used & kind], minlength=3) / (used & kind).sum()
@@ -160,32 +159,38 @@ def choose(pairs: KnownPairs, far: float, *, where: str, replicates: int = 1000,
     return Threshold(
         far=far,
         miss_rate=miss_rate,
-        bars=_bars(pairs, far, miss_rate, replicates, seed),
+        bars=_bars(pairs, far, miss_rate, bool(replicates)),
         false_accepts=point.false_accepts,
-        honest_far=rate("far", accepted[used & ~pairs.same]),
-        honest_miss=rate("miss", ~accepted[used & pairs.same]),
+        honest_far=honest_far,
+        honest_miss=Figure(float(missed.mean())).within(misses.get("miss"), len(missed)),
         genuine_verdicts=by_verdict(pairs.same),
         impostor_verdicts=by_verdict(~pairs.same),
     )
 
 
-def _bars(pairs: KnownPairs, far: float, miss_rate: float, replicates: int, seed: int) -> Bars:
+def _bars(pairs: KnownPairs, far: float, miss_rate: float, intervals: bool) -> Bars:
     accept = threshold_at_far(pairs.scores, pairs.same, far).threshold
     # Rejecting genuine pairs mirrors accepting impostor pairs; the bar itself is a score that is not rejected.
     genuine = np.sort(pairs.scores[pairs.same])
     reject = float(genuine[allowed_false_accepts(len(genuine), miss_rate)])
-    if not replicates:
+    if not intervals:
         return Bars(Figure(accept), Figure(reject))
-    drawn = threshold_replicates(
-        pairs.scores,
-        pairs.same,
-        pairs.people,
-        accepts=far,
-        rejects=miss_rate,
-        replicates=replicates,
-        seed=seed,
+    impostor = pairs.among(~pairs.same)
+    # The lowest score that occurs above the bar, as the threshold itself is one; or just above it, where none is.
+    observed = np.append(np.unique(pairs.scores), np.inf)
+    bars = np.array(bar_interval(impostor.scores, impostor.people, far))
+    above = observed[np.searchsorted(observed, bars, side="right")]
+    ends = np.where(np.isinf(above), np.nextafter(bars, np.inf), above)
+    return Bars(
+        Figure(accept, *map(float, ends)),
+        Figure(reject, *reject_interval(pairs.among(pairs.same), miss_rate)),
     )
-    return Bars(Figure(accept).within(drawn["accepts"]), Figure(reject).within(drawn["rejects"]))
+
+
+def reject_interval(genuine: KnownPairs, miss_rate: float) -> tuple[float, float]:
+    """Of `Bars.reject`, from the genuine pairs."""
+    low, high = bar_interval(-genuine.scores, genuine.people, miss_rate)
+    return -high, -low
 
 
 def _rounded_up(rate: float) -> float:

@@ -1,0 +1,179 @@
+"""How sure a rate of errors is, and the threshold that has it, where a few people may bring most of the errors.
+
+Leaving out one person at a time shows what each does to a rate (the jackknife; J. Tukey, 1958). Where few people do most of it, its
+error is hardly known itself: Student's t has as many degrees of freedom as the spread of these values tells (F. Satterthwaite, "An
+approximate distribution of estimates of variance components", 1946). A couple, which both people bring, counts once, as in `bootstrap`.
+A set that lacks those few people has too low a rate, and too low an error: on the scale of ``-rate^(-1/4)`` both go together best, by
+simulation (benchmarks/intervals.py); on that of the logarithm, next to it, intervals missed on one side.
+The interval of a threshold are all thresholds at which the asked rate is not contradicted (R. Woodruff, "Confidence intervals for medians
+and other position measures", 1952), by the error *there*: a set without those few people is too sure of the threshold that it finds.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from topoface.functional.verification import allowed_false_accepts, as_array
+
+Floats = NDArray[np.float64]
+
+_Z95 = 1.959964
+_POWER = 1 / 4
+_RUNGS = 100  # of a ladder of thresholds from a tenth to ten times the rate
+_GRID = 512  # places between which an error is taken to be linear
+
+
+class LeftOut(NamedTuple):
+    """What leaving out people says of the rates at ``T`` thresholds.
+
+    Attributes:
+        influence: ``[people, T]``, by how much each raises the rate, as a share of it, on the scale above.
+        error: ``[T]``, standard error of the rate, likewise; 0 where there is no error.
+        freedom: ``[T]``, degrees of freedom of that error.
+    """
+
+    influence: Floats
+    error: Floats
+    freedom: Floats
+
+
+def leave_one_out(
+    wrong: NDArray[np.integer], pairs: ArrayLike, number: NDArray[np.integer], total: float, couples: Floats
+) -> LeftOut:
+    """The error of rates from what remains without each person.
+
+    Args:
+        wrong: ``[people, T]``, errors that each person is in.
+        pairs: ``[people]``, pairs that each person is in.
+        number: ``[T]``, errors in all.
+        total: pairs in all.
+        couples: ``[T]``, sum over couples of two people of the square of their errors less their share of all errors.
+    """
+    people, own = len(wrong), np.asarray(pairs)
+    # Where nobody else makes an error, half of one is thought to remain: none is infinitely far from any.
+    without = np.maximum(number - wrong, 0.5) / np.maximum(total - own, 0.5)[:, None]
+    lift = (without / (np.maximum(number, 0.5) / total)) ** -_POWER / _POWER
+    influence = lift - lift.mean(axis=0)
+    squares = ((wrong - number / total * own[:, None]) ** 2).sum(axis=0)
+    second, fourth = (influence**2).sum(axis=0), (influence**4).sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        once = np.where(squares > 0, np.clip(np.maximum(squares - couples, couples) / squares, 0, 1), 0.0)
+        tails = np.where(second > 0, people * fourth / second**2, 1.0)
+    freedom = 2 * people / np.maximum(tails - 1, 1e-6)
+    return LeftOut(influence, np.sqrt(once * second * (people - 1) / people), freedom)
+
+
+def moved_places(deviates: Floats, place: float, numbers: NDArray[np.integer], left: LeftOut) -> Floats:
+    """How many errors the threshold of a rate would make here, if it lay so many standard deviations off.
+
+    Args:
+        deviates: of a normal distribution; where positive, the threshold makes more errors.
+        place: errors that the rate allows.
+        numbers: ``[T]``, errors at some thresholds, not all 0.
+        left: of these.
+
+    Returns:
+        The places, of the shape of ``deviates``, from 0.5 on.
+    """
+    ladder, first = np.unique(numbers, return_index=True)
+    ladder, first = ladder[ladder > 0], first[ladder > 0]
+    error, freedom, steps = left.error[first], left.freedom[first], np.log(ladder)
+    middle = np.log(max(place, 0.5))
+    grid = np.sort(np.append(np.linspace(np.log(0.5), steps[-1] + 6 * error[-1], _GRID), middle))
+    away = np.expm1(_POWER * (grid - middle)) / _POWER
+    students = away / np.maximum(np.interp(grid, steps, error), 1e-9)
+    normal = _normal_of_student(students, np.interp(grid, steps, freedom))
+    # Away from the place deviates only grow: where next to no errors are left, their error tells little.
+    here = int(np.searchsorted(grid, middle))
+    below = np.minimum.accumulate(normal[here::-1])[::-1]
+    places: Floats = np.exp(
+        np.interp(deviates, np.append(below[:-1], np.maximum.accumulate(normal[here:])), grid)
+    )
+    return places
+
+
+def place_interval(place: float, numbers: NDArray[np.integer], left: LeftOut) -> Floats:
+    """The ends, ``[2]``, of the 95 % interval of `moved_places`."""
+    return moved_places(np.array([-_Z95, _Z95]), place, numbers, left)
+
+
+def rate_interval(wrong: ArrayLike, identities: ArrayLike) -> tuple[float, float]:
+    """95 % interval of the share of pairs that are wrong.
+
+    Args:
+        wrong: bool ``[m]``.
+        identities: integers ``[m, 2]``, who is on each pair; any labels.
+
+    Returns:
+        Its ends; both 0 where no pair is wrong, about which leaving out people says nothing.
+    """
+    errors = as_array(wrong).astype(np.bool_)
+    number = int(errors.sum())
+    if not number:
+        return 0.0, 0.0
+    left = _of_worst(as_array(identities)[np.argsort(~errors, kind="stable")], [number])
+    low, high = rate_ends(np.array([number / len(errors)]), left)
+    return float(low[0]), float(high[0])
+
+
+def rate_ends(rates: Floats, left: LeftOut) -> tuple[Floats, Floats]:
+    """Both ends of the 95 % intervals of rates ``[T]``."""
+    away = _POWER * left.error * _student_of_normal(_Z95, left.freedom)
+    with np.errstate(divide="ignore"):
+        high = rates * np.clip(1 - away, 0, None) ** (-1 / _POWER)
+    return rates * (1 + away) ** (-1 / _POWER), np.minimum(1.0, high)
+
+
+def bar_interval(scores: ArrayLike, identities: ArrayLike, rate: float) -> tuple[float, float]:
+    """95 % interval of the score above which at most a share of the pairs lies: of the highest such pair that does not.
+
+    Args:
+        scores: ``[m]``, of pairs of one kind.
+        identities: integers ``[m, 2]``, who is on each pair; any labels.
+        rate: the share.
+    """
+    values = as_array(scores)
+    order = np.argsort(-values, kind="stable")
+    allowed = allowed_false_accepts(len(values), rate)
+    around = np.geomspace(max(1, allowed) / 10, max(1, allowed) * 10, _RUNGS)
+    ladder = np.unique(np.clip(np.rint(around), 1, len(values)).astype(np.int64))
+    few, many = place_interval(allowed, ladder, _of_worst(as_array(identities)[order], ladder))
+    last = len(values) - 1
+    return float(values[order[min(int(many), last)]]), float(values[order[min(int(few), last)]])
+
+
+def _of_worst(who: NDArray[np.integer], numbers: Sequence[int] | NDArray[np.int64]) -> LeftOut:
+    """`leave_one_out` where the first pairs ``[m, 2]`` are the errors, ascending numbers of them."""
+    names, flat = np.unique(who, return_inverse=True)
+    sides = flat.reshape(-1, 2)
+    two = sides[:, 0] != sides[:, 1]
+    couple = np.unique(sides[two].min(axis=1) * len(names) + sides[two].max(axis=1), return_inverse=True)[1]
+    before = np.append(0, np.cumsum(two))  # pairs of two people among the first
+    met = np.bincount(couple)
+
+    def of_people(part: slice) -> NDArray[np.int64]:
+        everyone = np.append(sides[part, 0], sides[part, 1][two[part]])
+        return np.bincount(everyone, minlength=len(names))
+
+    wrong = np.stack([of_people(slice(number)) for number in numbers], axis=1)
+    couples = [
+        ((np.bincount(couple[: before[number]], minlength=len(met)) - number / len(who) * met) ** 2).sum()
+        for number in numbers
+    ]
+    return leave_one_out(
+        wrong, of_people(slice(None)), np.asarray(numbers), len(who), np.array(couples, dtype=np.float64)
+    )
+
+
+def _normal_of_student(t: Floats, freedom: Floats) -> Floats:
+    """The normal deviate as far out as Student's t (D. Wallace, "Bounds on normal approximations to Student's", 1959)."""
+    shrink = (8 * freedom + 1) / (8 * freedom + 3)
+    return np.asarray(np.sign(t) * shrink * np.sqrt(freedom * np.log1p(t**2 / freedom)))
+
+
+def _student_of_normal(z: float, freedom: Floats) -> Floats:
+    """Its inverse for z > 0."""
+    wide = (z * (8 * freedom + 3) / (8 * freedom + 1)) ** 2
+    return np.asarray(np.sqrt(freedom * np.expm1(wide / freedom)))
