@@ -95,10 +95,10 @@ def calibrate_all_pairs(
 
     whole, first, second = part(side >= 0), part(side == 0), part(side == 1)
     found = quality(drawn, prior, where=where, replicates=replicates, seed=seed)
-    bars, false = choose_bars(whole, where, bool(replicates), step("thresholds"))
-    of_first, _ = choose_bars(first, where, bool(replicates), step("thresholds of one half"))
-    of_second, _ = choose_bars(second, where, bool(replicates), step("thresholds of the other half"))
-    above = pairs_above([(first, of_second), (second, of_first)], replicates, seed, step)
+    bars, false = choose_bars(whole, where, step("thresholds"))
+    of_first, _ = choose_bars(first, where, step("thresholds of one half"))
+    of_second, _ = choose_bars(second, where, step("thresholds of the other half"))
+    above = pairs_above([(first, of_second), (second, of_first)], step)
     within = first.impostors + second.impostors
     return Calibration(
         weights=weights,

@@ -1,7 +1,7 @@
-"""Bars of all pairs of some people, and what of other people's pairs lies above them: counted, with intervals of first order."""
+"""Bars of all pairs of some people, and what of other people's pairs lies above them: counted."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +12,9 @@ from topoface.evaluation.all_pairs.people import accepted_by_person, left_out
 from topoface.evaluation.calibration.known_pairs import KnownPairs
 from topoface.evaluation.calibration.threshold import Bars, Threshold, reject_interval
 from topoface.evaluation.figures import Figure, band_fars
-from topoface.functional.bootstrap import Floats, identity_counts
-from topoface.functional.error_rates import place_interval, rate_ends
+from topoface.functional.bootstrap import Floats
+from topoface.functional.error_rates import leave_one_out, place_interval, rate_ends
 from topoface.functional.verification import allowed_false_accepts
-
-_BLOCK: Final = 1 << 22  # counts of people drawn together
 
 Step = Callable[[str], Callable[[int, int], None]]
 
@@ -47,18 +45,18 @@ class Above(NamedTuple):
     Attributes:
         genuine: float64 ``[3, fars]``, by ``(accept, different_below, same_from)``.
         impostor: as ``genuine``.
-        genuine_drawn: float64 ``[replicates, fars]``, above ``accept``.
-        impostor_ends: float64 ``[2, fars]``, the interval of the impostor pairs above ``accept``.
+        missed_ends: float64 ``[2, fars]``, the interval of the genuine pairs below ``accept``.
+        impostor_ends: float64 ``[2, fars]``, the interval of the impostor pairs above it.
     """
 
     genuine: Floats
     impostor: Floats
-    genuine_drawn: Floats
+    missed_ends: Floats
     impostor_ends: Floats
 
 
 def choose_bars(
-    part: People, where: str, intervals: bool, progress: Callable[[int, int], None]
+    part: People, where: str, progress: Callable[[int, int], None]
 ) -> tuple[list[Bars], list[int]]:
     """The bars of each rate, and how many impostor pairs its threshold accepts.
 
@@ -83,10 +81,6 @@ def choose_bars(
         )
     scores = np.sort(part.genuine.scores)
     reject = [float(scores[allowed_false_accepts(len(scores), miss)]) for miss in part.misses]
-    if not intervals:
-        return [
-            Bars(Figure(float(a)), Figure(r)) for a, r in zip(accept, reject, strict=True)
-        ], false.tolist()
     rungs = np.array([point[0] for point in points if point[2] <= false.max()])
     accepted, left = left_out([(accepted_by_person(part.units, part.people, rungs), part.people)])
 
@@ -104,12 +98,11 @@ def choose_bars(
     return bars, false.tolist()
 
 
-def pairs_above(tried: list[tuple[People, list[Bars]]], replicates: int, seed: int, step: Step) -> Above:
+def pairs_above(tried: list[tuple[People, list[Bars]]], step: Step) -> Above:
     """What lies above the bars of other people, all parts together."""
     fars = len(tried[0][1])
     genuine, impostor = np.zeros((3, fars)), np.zeros((3, fars))
-    genuine_drawn, drawn = np.zeros((replicates, fars)), np.zeros((replicates, 1))
-    at_accept = []
+    at_accept, missed, own = [], [], []
     for number, (part, bars) in enumerate(tried):
         cuts = np.array([(bar.accept.value, bar.different_below, bar.same_from) for bar in bars]).T
         progress = step(f"half {number + 1} under the thresholds of the other")
@@ -117,21 +110,19 @@ def pairs_above(tried: list[tuple[People, list[Bars]]], replicates: int, seed: i
         genuine += accepted.genuine.sum(axis=0).reshape(3, fars)
         impostor += accepted.impostor.sum(axis=0).reshape(3, fars) / 2
         at_accept.append((accepted.at(slice(fars)), part.people))
-        if replicates:
-            # Other people in each half: each is drawn with a seed of its own.
-            size = np.bincount(part.people)
-            counts = np.concatenate(list(_counts(len(size), replicates, seed + number)))
-            genuine_drawn += counts @ accepted.genuine[:, :fars]
-            drawn += (counts @ (size * (size - 1) // 2))[:, None]
-    pairs = [part for part, _ in tried]
-    impostor /= sum(part.impostors for part in pairs)
-    with np.errstate(invalid="ignore"):
-        return Above(
-            genuine / genuine_pairs_of(*pairs),
-            impostor,
-            genuine_drawn / drawn,
-            np.array(rate_ends(impostor[0], left_out(at_accept)[1])),
-        )
+        size = np.bincount(part.people)
+        own.append(size * (size - 1) // 2)
+        missed.append(own[-1][:, None] - accepted.genuine[:, :fars])
+    wrong, all_genuine = np.concatenate(missed), int(np.concatenate(own).sum())
+    misses = leave_one_out(wrong, np.concatenate(own), wrong.sum(axis=0), all_genuine, np.zeros(fars))
+    genuine /= all_genuine
+    impostor /= sum(part.impostors for part, _ in tried)
+    return Above(
+        genuine,
+        impostor,
+        np.array(rate_ends(1 - genuine[0], misses)),
+        np.array(rate_ends(impostor[0], left_out(at_accept)[1])),
+    )
 
 
 def as_thresholds(
@@ -146,24 +137,22 @@ def as_thresholds(
         above: from `pairs_above`.
         trials: genuine and impostor pairs that were tried there.
     """
-    some = len(above.genuine_drawn) > 0
 
     def verdicts(share: Floats) -> tuple[float, float, float]:
         _, unlike, same = map(float, share)
         return 1 - unlike, unlike - same, same
 
-    low, high = above.impostor_ends
+    def honest(value: float, ends: Floats, of: int) -> Figure:
+        return Figure(float(value)).between(float(ends[0]), float(ends[1]), of)
+
     for k, (far, miss) in enumerate(zip(part.fars, part.misses, strict=True)):
-        honest_far = Figure(float(above.impostor[0, k]))
         yield Threshold(
             far=far,
             miss_rate=miss,
             bars=bars[k],
             false_accepts=false[k],
-            honest_far=honest_far.between(float(low[k]), float(high[k]), trials[1]) if some else honest_far,
-            honest_miss=Figure(float(1 - above.genuine[0, k])).within(
-                1 - above.genuine_drawn[:, k] if some else None, trials[0]
-            ),
+            honest_far=honest(above.impostor[0, k], above.impostor_ends[:, k], trials[1]),
+            honest_miss=honest(1 - above.genuine[0, k], above.missed_ends[:, k], trials[0]),
             genuine_verdicts=verdicts(above.genuine[:, k]),
             impostor_verdicts=verdicts(above.impostor[:, k]),
         )
@@ -177,9 +166,3 @@ def genuine_pairs_of(*parts: People) -> int:
 def impostor_pairs(people: NDArray[np.integer]) -> int:
     """Pairs of two people, numbered from 0."""
     return len(people) * (len(people) - 1) // 2 - same_pairs(people.astype(np.int32))
-
-
-def _counts(people: int, replicates: int, seed: int) -> Iterator[Floats]:
-    size = max(1, _BLOCK // people)
-    for at in range(0, replicates, size):
-        yield identity_counts(people, range(at, min(at + size, replicates)), seed)

@@ -119,7 +119,7 @@ def calibrate(
         far: the rate wanted.
         prior: share of genuine pairs among those that will be compared.
         seed: of halves and bootstrap.
-        replicates: of the identity bootstrap.
+        replicates: of the identity bootstrap, for probabilities; 0: these have no interval.
 
     Raises:
         UserError: the pairs cannot tell the rate, or the scores tell nothing.
@@ -149,8 +149,7 @@ def calibrate(
         prior=prior,
         far=far,
         thresholds=tuple(
-            choose(pairs, rate, where=where, replicates=replicates, seed=seed)
-            for rate in rates_to_tell(far, impostors)
+            choose(pairs, rate, where=where, seed=seed) for rate in rates_to_tell(far, impostors)
         ),
         line=fit(pairs, prior, where=where),
         quality=found.to_json(),
@@ -170,12 +169,12 @@ def require_options(far: float, prior: float, impostors: int, where: str) -> Non
 
 def intervals_in_words(replicates: int, seed: int) -> str:
     """How intervals came about."""
-    if not replicates:
-        return "not computed"
-    return (
-        "95 %: of thresholds and false accepts by leaving out one person at a time, of misses and probabilities by "
-        f"{replicates} bootstrap replicates over people, seed {seed}"
+    drawn = (
+        f", of probabilities by {replicates} bootstrap replicates over people, seed {seed}"
+        if replicates
+        else ""
     )
+    return f"95 %: of thresholds and rates by leaving out one person at a time{drawn}"
 
 
 def rates_to_tell(far: float, impostors: int) -> list[float]:

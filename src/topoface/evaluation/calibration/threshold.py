@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from topoface.errors import UserError
 from topoface.evaluation.calibration.known_pairs import KnownPairs, halves
 from topoface.evaluation.figures import Figure
-from topoface.functional.drawn_shares import share_replicates
 from topoface.functional.error_rates import bar_interval, rate_interval
 from topoface.functional.verification import allowed_false_accepts, threshold_at_far
 
@@ -104,15 +103,14 @@ def largest_miss_rate(far: float, genuine: int, where: str) -> float:
     return max(far, ERRORS / genuine)
 
 
-def choose(pairs: KnownPairs, far: float, *, where: str, replicates: int = 1000, seed: int = 0) -> Threshold:
+def choose(pairs: KnownPairs, far: float, *, where: str, seed: int = 0) -> Threshold:
     """The threshold of a false accept rate, its interval, and what happens when it meets other people.
 
     Args:
         pairs: of all people.
         far: the rate.
         where: names the pairs in errors.
-        replicates: of the identity bootstrap, for misses; 0 for no intervals at all.
-        seed: of halves and bootstrap.
+        seed: of halves.
 
     Raises:
         UserError: pairs or people are too few for this rate, or impostor pairs share the highest score.
@@ -139,18 +137,16 @@ def choose(pairs: KnownPairs, far: float, *, where: str, replicates: int = 1000,
                 where,
                 "give more people, or ask for a larger rate",
             )
-        bars = _bars(learned, far, miss_rate, bool(replicates))
+        bars = _bars(learned, far, miss_rate)
         held = half == k
         accepted[held] = pairs.scores[held] >= bars.accept.value
         verdict[held] = bars.verdicts(pairs.scores[held])
     used = half >= 0
-    false, missed = accepted[used & ~pairs.same], ~accepted[used & pairs.same]
-    misses = share_replicates(
-        {"miss": (~accepted, used & pairs.same)}, pairs.people, replicates=replicates, seed=seed
-    )
-    honest_far = Figure(float(false.mean()))
-    if replicates:
-        honest_far = honest_far.between(*rate_interval(false, pairs.people[used & ~pairs.same]), len(false))
+
+    def rate(wrong: NDArray[np.bool_], kind: NDArray[np.bool_]) -> Figure:
+        tried = used & kind
+        ends = rate_interval(wrong[tried], pairs.people[tried])
+        return Figure(float(wrong[tried].mean())).between(*ends, int(tried.sum()))
 
     def by_verdict(kind: NDArray[np.bool_]) -> tuple[float, float, float]:
         share = np.bincount(verdict[used & kind], minlength=3) / (used & kind).sum()
@@ -159,22 +155,20 @@ def choose(pairs: KnownPairs, far: float, *, where: str, replicates: int = 1000,
     return Threshold(
         far=far,
         miss_rate=miss_rate,
-        bars=_bars(pairs, far, miss_rate, bool(replicates)),
+        bars=_bars(pairs, far, miss_rate),
         false_accepts=point.false_accepts,
-        honest_far=honest_far,
-        honest_miss=Figure(float(missed.mean())).within(misses.get("miss"), len(missed)),
+        honest_far=rate(accepted, ~pairs.same),
+        honest_miss=rate(~accepted, pairs.same),
         genuine_verdicts=by_verdict(pairs.same),
         impostor_verdicts=by_verdict(~pairs.same),
     )
 
 
-def _bars(pairs: KnownPairs, far: float, miss_rate: float, intervals: bool) -> Bars:
+def _bars(pairs: KnownPairs, far: float, miss_rate: float) -> Bars:
     accept = threshold_at_far(pairs.scores, pairs.same, far).threshold
     # Rejecting genuine pairs mirrors accepting impostor pairs; the bar itself is a score that is not rejected.
     genuine = np.sort(pairs.scores[pairs.same])
     reject = float(genuine[allowed_false_accepts(len(genuine), miss_rate)])
-    if not intervals:
-        return Bars(Figure(accept), Figure(reject))
     impostor = pairs.among(~pairs.same)
     # The lowest score that occurs above the bar, as the threshold itself is one; or just above it, where none is.
     observed = np.append(np.unique(pairs.scores), np.inf)

@@ -60,7 +60,7 @@ def calibration_section(
         try:
             qualities[name] = quality(pairs, PRIOR, where=name, replicates=replicates)
             if told:
-                thresholds[name] = choose(pairs, min(told), where=name, replicates=replicates)
+                thresholds[name] = choose(pairs, min(told), where=name)
         except UserError:  # few pairs, or scores no better than chance: there is nothing to show
             continue
         split = halves(pairs, 0, name)[1]
