@@ -12,11 +12,12 @@ from topoface import cli
 from topoface.errors import UserError
 from topoface.evaluation.all_pairs import counts as module
 from topoface.evaluation.all_pairs import people as by_person
-from topoface.evaluation.all_pairs.counts import points_of_all_pairs
+from topoface.evaluation.all_pairs.counts import Along, points_of_all_pairs
 from topoface.evaluation.all_pairs.judging import LabelledSet, judge_all_pairs, open_labelled
 from topoface.evaluation.features import Features
 from topoface.evaluation.figures import TEMPLATE_FARS
-from topoface.functional.bootstrap import identity_bootstrap, percentile_interval
+from topoface.functional import error_rates
+from topoface.functional.bootstrap import identity_bootstrap, identity_counts, percentile_interval
 
 FARS = (1.0, 0.5, 0.1, 0.01, 1e-3, 1e-6)  # for counting
 
@@ -243,3 +244,45 @@ def test_two_models_are_compared_in_the_same_replicates():
     difference = one.minus(other)["tar@0.1"]
     assert difference.value == one.tar[0].tar.value - other.tar[0].tar.value > 0
     assert difference.low < difference.value < difference.high
+
+
+def test_errors_of_counted_pairs_are_those_of_the_pairs_listed():
+    rows, labels = drawn(120, 14, 9, noise=2.0)
+    labels = np.unique(labels, return_inverse=True)[1].astype(np.int32)
+    scores, same = (np.array(column) for column in every_pair(rows, labels))
+    who = np.array(list(combinations(labels.tolist(), 2)))[~same]
+    falling = np.sort(scores[~same])[::-1]
+    numbers = np.array([5, 60, 900])
+    accepted = by_person.accepted_by_person(unit_rows(rows), labels, falling[numbers - 1] - 1e-9)
+    false, found = by_person.left_out([(accepted, labels)])
+    assert false.tolist() == numbers.tolist()
+    expected = error_rates._of_worst(who[np.argsort(-scores[~same])], numbers)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9)
+
+
+def test_where_those_are_drawn_who_bring_false_accepts_fewer_genuine_pairs_are_accepted():
+    """Every person has as many genuine pairs accepted, so only the threshold moves."""
+    people, drawn_how_often = 40, 200
+    rng = np.random.default_rng(3)
+    wolf = np.where(np.arange(people) < 3, 30, rng.integers(0, 3, people))
+    impostor = np.stack([wolf + 1, 4 * wolf + 20], axis=1) // 2 * 2
+    impostor[0] += impostor.sum(axis=0) % 4 // 2 * 2
+    found = by_person.AcceptedByPerson(np.full((people, 2), 3), impostor, np.zeros(2), np.zeros(2))
+    false = impostor.sum(axis=0) // 2
+    curve = Along(
+        np.array([9.0, 0.6, 0.4, 0.1]), np.array([0, 100, 160, 200]), np.array([0, *false, 4 * false[1]])
+    )
+    tar = by_person.drawn_tar(
+        found,
+        np.repeat(np.arange(people, dtype=np.int32), 4),
+        np.full(people, 6),
+        curve,
+        [0],
+        replicates=drawn_how_often,
+        seed=1,
+    )[:, 0]
+    often = identity_counts(people, range(drawn_how_often), 1)[:, :3].sum(axis=1)
+    assert np.corrcoef(often, tar)[0, 1] < -0.8
+    assert np.median(tar) == pytest.approx(0.5, abs=0.03)
+    assert tar.std() > 0.02

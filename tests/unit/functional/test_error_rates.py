@@ -144,3 +144,23 @@ def test_of_no_error_nothing_is_said_and_of_errors_only_neither():
     _, who = crowd(4, pairs=50)
     assert rate_interval(np.zeros(50, bool), who) == (0.0, 0.0)
     assert rate_interval(np.ones(50, bool), who) == (1.0, 1.0)
+
+
+def test_one_who_is_in_all_errors_leaves_half_an_error_behind():
+    wrong, pairs = np.array([[3], [3], [0], [0]]), np.full(4, 50)
+    found = leave_one_out(wrong, pairs, np.array([3]), 100, np.zeros(1))
+    lifts = [-((rest / 50 / 0.03) ** -POWER) / POWER for rest in (0.5, 0.5, 3, 3)]
+    np.testing.assert_allclose(found.influence[:, 0], np.mean(lifts) - np.array(lifts))
+
+
+def test_a_threshold_does_not_jump_to_where_next_to_no_errors_are_left():
+    """One error in all is hardly known at all, and so never contradicts any rate; those in between do."""
+    ladder = np.array([1, 2, 40, 70, 100, 200])
+    left = module.LeftOut(
+        np.zeros((5, 6)),
+        np.array([9.0, 9.0, 0.2, 0.2, 0.2, 0.2]),
+        np.array([2.0, 2.0, 90.0, 90.0, 90.0, 90.0]),
+    )
+    low, high = module.place_interval(100, ladder, left)
+    assert 60 < low < 75
+    assert 140 < high < 160
