@@ -1,9 +1,8 @@
-"""JLCC's memory on fixture G, cut over any number of processes: python -m tests.distributed.centers OUT CLASSES SHARDED.
+"""JLCC's memory on fixture G, cut over any number of processes.
 
 Three updates, then every figure, loss and gradient of a step, for several settings; all of it gathered and written by rank 0.
 """
 
-import sys
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +20,7 @@ from topoface.heads.head import ClassStatistics
 from topoface.methods.jlcc import JLCC
 from topoface.methods.jlcc_settings import Aligning, ClusterMargin, Contrast
 from topoface.methods.method import StepState
-from topoface.training.distributed import leave, process_group
+from topoface.training.distributed import process_group
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "ours": {},
@@ -110,8 +109,3 @@ def main(out: str, classes: str, sharded: str) -> None:
         if rank() == 0:
             results["unit"] = unit_rows(ROWS)
             torch.save(results, out)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
-    leave()

@@ -1,7 +1,6 @@
-"""Code heads on several processes beside the same heads on one: python -m tests.distributed.code_heads TABLE OUT."""
+"""Code heads on several processes beside the same heads on one."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from topoface.data.batch import Batch
 from topoface.functional.collectives import rank, world_size
 from topoface.functional.draws import SampleDraws
 from topoface.heads import Composed, IdentityCode
-from topoface.training.distributed import average_gradients, leave, process_group
+from topoface.training.distributed import average_gradients, process_group
 
 B, D, C = 12, 16, 40
 HEADS: list[tuple[type[nn.Module], dict[str, Any]]] = [
@@ -66,8 +65,3 @@ def main(table: str, out: str) -> None:
             pairs = zip(got, expected, strict=True)
             worst.append(max(float((one - other).abs().max()) for one, other in pairs))
         Path(f"{out}.{rank()}").write_text(json.dumps(worst))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
-    leave()

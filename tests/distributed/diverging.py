@@ -1,6 +1,5 @@
-"""A step whose loss breaks on the last process alone: python -m tests.distributed.diverging RECIPE FOLDER."""
+"""A step whose loss breaks on the last process alone."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 from topoface.errors import UserError
 from topoface.functional.collectives import rank, world_size
 from topoface.recipe.files import load_recipe
-from topoface.training.distributed import leave, process_group
+from topoface.training.distributed import process_group
 from topoface.training.run import build_run
 from topoface.training.update import optimizer_step
 
@@ -31,8 +30,3 @@ def main(recipe: str, folder: str) -> None:
         except UserError as error:
             Path(folder, f"said.{rank()}").write_text(str(error))
         batches.close()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
-    leave()

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tests.distributed.fork_server import prepare
 from tests.distributed.forked import Forked
 from tests.unit.training.tiny import tiny_recipe
 from topoface.data.loader import Loader
@@ -129,5 +130,5 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
+    prepare()
     main(*sys.argv[1:])

@@ -1,6 +1,5 @@
-"""Run under torchrun or alone: the most bytes of tensors that one optimizer step of a recipe has alive on this process."""
+"""The most bytes of tensors that one optimizer step of a recipe has alive on this process."""
 
-import sys
 from pathlib import Path
 
 import torch
@@ -10,7 +9,7 @@ from topoface.functional.collectives import rank
 from topoface.planning.watch import Watch, storage_of
 from topoface.recipe import Recipe
 from topoface.recipe.files import load_recipe
-from topoface.training.distributed import leave, process_group
+from topoface.training.distributed import process_group
 from topoface.training.run import build_run
 from topoface.training.update import optimizer_step
 
@@ -50,8 +49,3 @@ def main(recipe_path: str, out: str) -> None:
         peak = peak_of_step(load_recipe(recipe_path), Path(out).parent)
         if rank() == 0:
             Path(out).write_text(str(peak))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
-    leave()

@@ -1,8 +1,7 @@
-"""Every head with its class centers cut over the processes, beside the same head that has them all: python -m tests.distributed.heads OUT."""
+"""Every head with its class centers cut over the processes, beside the same head that has them all."""
 
 import itertools
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from topoface.functional.draws import SampleDraws
 from topoface.functional.negatives import PairBatch, pair_log_mass, whisker_bounds
 from topoface.functional.placement import held, is_cut, own_classes, whole
 from topoface.heads import AdaFace, ArcFace, CombinedMargin, CosFace, MagFace, Softmax, StatisticsRequest
-from topoface.training.distributed import leave, process_group
+from topoface.training.distributed import process_group
 
 HEADS: list[tuple[type[Softmax], dict[str, Any]]] = [
     (Softmax, {}),
@@ -125,8 +124,3 @@ def main(out: str) -> None:
             if not (request.log_epsilon and HEADS[case[0]][1].get("fused"))  # refused
         }
         Path(out).with_suffix(f".{rank()}").write_text(json.dumps(worst))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
-    leave()

@@ -1,8 +1,7 @@
-"""UNPG where a process has few pairs of its own, on any number of processes: python -m tests.distributed.pairs OUT."""
+"""UNPG where a process has few pairs of its own, on any number of processes."""
 
 import json
 import math
-import sys
 from pathlib import Path
 
 import torch
@@ -14,7 +13,7 @@ from topoface.functional.draws import SampleDraws
 from topoface.heads.head import ClassStatistics
 from topoface.methods.method import StepState
 from topoface.methods.unpg import UNPG
-from topoface.training.distributed import leave, process_group
+from topoface.training.distributed import process_group
 
 # eight embeddings about one direction and, on the last process, one that is opposite: the whisker drops all pairs of that one
 ANGLES = torch.tensor([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, math.pi + 0.3, 0.8], dtype=torch.float64)
@@ -47,8 +46,3 @@ def main(out: str) -> None:
         figures_of(method)
         figures = {"rows": rows, "fence": method.genuine_fence.item()}
         Path(out).with_suffix(f".{rank()}").write_text(json.dumps(figures))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
-    leave()

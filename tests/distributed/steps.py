@@ -1,10 +1,9 @@
-"""A few optimizer steps in float64 on any number of processes: python -m tests.distributed.steps RECIPE OUT [START STOP].
+"""A few optimizer steps in float64 on any number of processes.
 
 With START and STOP only these steps are made, from the checkpoint that an earlier call left beside OUT.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -14,7 +13,7 @@ from topoface.functional.collectives import mean_over_ranks, rank
 from topoface.functional.placement import whole
 from topoface.recipe.files import load_recipe
 from topoface.training import run as run_room
-from topoface.training.distributed import leave, process_group, replicate
+from topoface.training.distributed import process_group, replicate
 from topoface.training.loop import _log_values
 from topoface.training.saving import Saver
 from topoface.training.state import restore
@@ -56,8 +55,3 @@ def main(recipe_path: str, out: str, start: str = "0", stop: str = "") -> None:
         if rank() == 0:
             weights = torch.cat([p.flatten() for p in parameters])
             Path(out).write_text(json.dumps({"lines": lines, "logs": logs, "weights": weights.tolist()}))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
-    leave()

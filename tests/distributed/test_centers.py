@@ -8,7 +8,7 @@ import torch
 
 from tests.distributed import centers
 from tests.distributed.centers import SETTINGS
-from tests.distributed.test_torchrun import python
+from tests.distributed.fork_server import forked
 
 TABLES = ("directions", "lengths", "psi", "visits", "last_step", "assigned")  # bit for bit
 
@@ -18,7 +18,7 @@ def results(folder: Path, processes: int, classes: int, head: str) -> dict[str, 
     if processes == 1:
         centers.main(str(out), str(classes), head)
     else:
-        python(processes, "tests.distributed.centers", str(out), str(classes), head)
+        forked(processes, "tests.distributed.centers", str(out), str(classes), head)
     found: dict[str, Any] = torch.load(out, weights_only=True)
     return found
 

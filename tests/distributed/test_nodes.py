@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from tests.distributed.fork_server import forked
 from tests.distributed.machines import two_machines, wait_until
 from tests.distributed.slow import BRAKE
 from tests.distributed.slurm import run_on_slurm, run_on_stand_ins, slurm_is_here
-from tests.distributed.test_torchrun import python, recipe_file
+from tests.distributed.test_torchrun import recipe_file
 from topoface.training.interface import interface_towards
 
 pytestmark = pytest.mark.dist
@@ -38,7 +39,7 @@ def one_machine(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """A recipe, and the run of it that two processes of one machine make."""
     folder = tmp_path_factory.mktemp("one")
     recipe = recipe_file(folder, [])
-    python(2, *train(recipe, folder / "run"))
+    forked(2, "tests.distributed.command", *train(recipe, folder / "run")[1:])
     return recipe, folder / "run"
 
 
@@ -92,7 +93,7 @@ def test_a_second_machine_may_join_and_leave(tmp_path: Path, monkeypatch: pytest
         optimizer={"lr": 0.001},
         schedule={"name": "constant", "warmup_epochs": 0.0},
     )
-    python(1, *train(recipe, tmp_path / "undisturbed"))
+    forked(1, "tests.distributed.command", *train(recipe, tmp_path / "undisturbed")[1:])
     brake.touch()
     with two_machines(tmp_path) as machines:
 

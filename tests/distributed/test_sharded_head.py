@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.distributed.test_torchrun import METHODS, assert_alike, python, recipe_file
+from tests.distributed.fork_server import forked
+from tests.distributed.test_torchrun import METHODS, assert_alike, recipe_file
 
 ALL_METHODS = [
     *METHODS["topofr"],
@@ -40,7 +41,7 @@ def recipe(folder: Path, head: str) -> str:
 @pytest.mark.parametrize("processes", [2, 3])
 def test_every_sharded_head_equals_the_dense_one(processes: int, tmp_path: Path) -> None:
     """Loss, statistics, gradients of embeddings and centers, in float64; ragged, single and empty shards; with UNPG's mass."""
-    python(processes, "tests.distributed.heads", str(tmp_path / "worst.json"))
+    forked(processes, "tests.distributed.heads", str(tmp_path / "worst.json"))
     for process in range(processes):
         worst = json.loads((tmp_path / f"worst.{process}").read_text())
         assert len(worst) == 117
@@ -54,7 +55,7 @@ def test_all_methods_train_alike_on_one_and_several_processes(head: str, tmp_pat
     for processes in (1, *PROCESSES.get(head, [2])):
         folder = tmp_path / f"{processes}"
         path = recipe(folder, head)
-        python(processes, "tests.distributed.steps", path, str(folder / "out.json"))
+        forked(processes, "tests.distributed.steps", path, str(folder / "out.json"))
         results.append(json.loads((folder / "out.json").read_text()))
     for several in results[1:]:
         assert_alike(results[0], several)
@@ -64,12 +65,12 @@ def test_all_methods_train_alike_on_one_and_several_processes(head: str, tmp_pat
 def test_training_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
     """1 -> 3 -> 2 processes: class centers, their momentum and the cluster centers are cut anew each time."""
     path = recipe(tmp_path / "whole", "ArcFace")
-    python(1, "tests.distributed.steps", path, str(tmp_path / "whole" / "out.json"))
+    forked(1, "tests.distributed.steps", path, str(tmp_path / "whole" / "out.json"))
     undisturbed = json.loads((tmp_path / "whole" / "out.json").read_text())
     path, out = recipe(tmp_path / "parts", "ArcFace"), tmp_path / "parts" / "out.json"
     lines = []
     for processes, start, stop in ((1, 0, 2), (3, 2, 4), (2, 4, 5)):
-        python(processes, "tests.distributed.steps", path, str(out), str(start), str(stop))
+        forked(processes, "tests.distributed.steps", path, str(out), str(start), str(stop))
         part = json.loads(out.read_text())
         lines += part["lines"]
     for mine, alone in zip(lines, undisturbed["lines"], strict=True):

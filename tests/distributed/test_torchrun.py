@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.distributed.fork_server import forked
 from tests.unit.training.tiny import tiny_recipe
 from topoface.recipe.files import dump_recipe
 
@@ -100,7 +101,7 @@ def test_two_processes_train_as_one_in_float64(name: str, tmp_path: Path) -> Non
     results = []
     for processes in (1, 2):
         out = tmp_path / f"{processes}.json"
-        python(processes, "tests.distributed.steps", recipe, str(out))
+        forked(processes, "tests.distributed.steps", recipe, str(out))
         results.append(json.loads(out.read_text()))
     assert_alike(*results)
 
@@ -127,7 +128,7 @@ def test_a_loss_that_breaks_on_one_process_stops_all_and_names_the_whole_batch(t
         [],
         head={"class_path": "tests.distributed.own_heads.Everywhere", "init_args": {"scale": 16.0}},
     )
-    python(2, "tests.distributed.diverging", recipe, str(tmp_path))
+    forked(2, "tests.distributed.diverging", recipe, str(tmp_path))
     said = [(tmp_path / f"said.{process}").read_text() for process in range(2)]
     assert said[0] == said[1]
     assert "not finite: class," in said[0]

@@ -1,7 +1,6 @@
-"""What one training step sends, seen by torch itself: torchrun ... -m tests.distributed.traffic RECIPE OUT."""
+"""What one training step sends, seen by torch itself."""
 
 import json
-import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from topoface.functional.collectives import rank
 from topoface.recipe.files import load_recipe
-from topoface.training.distributed import leave, process_group
+from topoface.training.distributed import process_group
 from topoface.training.run import build_run
 from topoface.training.update import optimizer_step
 
@@ -55,8 +54,3 @@ def main(recipe_path: str, out: str) -> None:
         if rank() == 0:
             found = {"bytes": seen.bytes, "calls": seen.calls, "trained": trained}
             Path(out).write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
-    leave()

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from tests.distributed.footprint import peak_of_step
-from tests.distributed.test_torchrun import python, recipe_file
+from tests.distributed.fork_server import forked
+from tests.distributed.test_torchrun import recipe_file
 from tests.unit.test_planning import setting
 from topoface import cli
 from topoface.errors import UserError
@@ -97,7 +98,7 @@ def test_the_memory_of_one_of_two_processes_is_as_computed(tmp_path: Path) -> No
     recipe, plan = whole_step(
         tmp_path, "chunked", {}, gpus=2, optimizer="adamw", accumulation=2, recompute=True
     )
-    python(2, "tests.distributed.footprint", recipe, str(tmp_path / "out"))
+    forked(2, "tests.distributed.footprint", recipe, str(tmp_path / "out"))
     assert int((tmp_path / "out").read_text()) == pytest.approx(passing_of(plan), rel=0.1)
 
 
@@ -137,7 +138,7 @@ def test_two_processes_send_what_was_computed(parts: int, tmp_path: Path) -> Non
         model={"name": "iresnet_tiny", "dimension": 24, "sync_batchnorm": False},
         training={"accumulation": parts, "batch_size": 16},
     )
-    python(2, "tests.distributed.traffic", recipe, str(tmp_path / "out.json"))
+    forked(2, "tests.distributed.traffic", recipe, str(tmp_path / "out.json"))
     found = json.loads((tmp_path / "out.json").read_text())
     planned = make_plan(
         setting(

@@ -60,7 +60,7 @@ figure = {"value": value, "low": value - 0.01, "high": None}
 judged = {"name": "lfw", "accuracy": figure, "auc": figure, "eer": figure,
           "tar_at_far": [{"target": 0.1, "tar": figure}], "warnings": ["few pairs"]}
 (folder / "metrics.jsonl").write_text('{"step": 1, "images_per_s": 1}\\n{"step": 2, "images_per_s": 256}\\n'
-                                      '{"step": 3, "images_per_s": 512}\\n{"step":')
+                                      '{"step": 3, "images_per_s": 512}\\n[1]\\n7}\\n{"step":')
 (folder / "evaluation.json").write_text(json.dumps({"protocols": [judged]}))
 """
 

@@ -77,7 +77,7 @@ class Composed(nn.Module):
         margin: float = 0.2,
     ) -> None:
         super().__init__()
-        require(scale > 0, "scale", scale, "give a positive scale")
+        require(0 < scale < torch.inf, "scale", scale, "give a positive scale")
         require(0 <= margin < 2, "margin", margin, "give a number in [0, 2)")
         require(
             negatives is None or negatives >= 0, "negatives", negatives, "give 0 or more, or null for all"

@@ -97,7 +97,7 @@ class IdentityCode(nn.Module):
             "leave that position out",
         )
         self.token_weight = 1 / length if token_weight == "mean" else token_weight
-        require(self.token_weight >= 0, "token_weight", token_weight, "give 0 or more, or mean")
+        require(0 <= self.token_weight < torch.inf, "token_weight", token_weight, "give 0 or more, or mean")
         self.margins = _per_position(margin, length, "margin")
         most = torch.pi if margin_kind == "arcface" else float("inf")
         require(
@@ -105,7 +105,7 @@ class IdentityCode(nn.Module):
         )
         scales = [default_scale(k) for k in alphabets] if scale is None else scale
         self.scales = _per_position(scales, length, "scale")
-        require(all(s > 0 for s in self.scales), "scale", scale, "give positive numbers, or null")
+        require(all(0 < s < torch.inf for s in self.scales), "scale", scale, "give positive numbers, or null")
 
         slots, present = token_slots(alphabets)
         self.slots: Tensor

@@ -58,9 +58,11 @@ class RunFiles:
 
     def images_per_s(self) -> float:
         """Median over the lines of the log."""
+        from topoface.training.logs import read_metrics  # needs torch, which tables do not
+
         rates = [
             line["images_per_s"]
-            for line in _json_lines(self.folder / "metrics.jsonl")
+            for line in read_metrics(self.folder / "metrics.jsonl")
             if "images_per_s" in line
         ]
         return float(np.median(rates)) if rates else math.nan
@@ -202,8 +204,3 @@ def _mean_replicates(runs: Sequence[RunFiles], protocol: str, metric: str) -> Fl
         return None
     mean: Floats = np.mean(known, axis=0)
     return mean
-
-
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]

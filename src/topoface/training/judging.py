@@ -44,7 +44,7 @@ class Judge:
 
     def is_due(self, run: Run) -> bool:
         """Whether this step ends a stretch of ``evaluation.every_epochs``; the end of the run is judged anyway."""
-        if self.config.every_epochs is None or not self.protocols or run.step == run.total_steps:
+        if self.config.every_epochs is None or not self.protocols or run.step in (0, run.total_steps):
             return False
         every = max(1, round(self.config.every_epochs * run.steps_per_epoch))
         return run.step % every == 0

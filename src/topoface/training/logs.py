@@ -42,15 +42,17 @@ class JsonLines:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a metrics.jsonl; a line cut short by a kill is left out."""
+    """The whole lines of a metrics.jsonl; one cut short by a kill, or damaged in another way, is left out."""
     lines: list[dict[str, Any]] = []
     if not path.exists():
         return lines
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().splitlines():
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
+            values = json.loads(line)
+        except (ValueError, RecursionError):  # no JSON, or no UTF-8
             continue
+        if isinstance(values, dict) and isinstance(values.get("step"), int | float):
+            lines.append(values)
     return lines
 
 

@@ -31,7 +31,7 @@ from topoface.training.distributed import (
     wait_for_all,
 )
 from topoface.training.judging import Judge, report_is_possible
-from topoface.training.logs import JsonLines, MetricSink, ProgressLine, TensorBoard
+from topoface.training.logs import JsonLines, MetricSink, ProgressLine, TensorBoard, read_metrics
 from topoface.training.run import Run, build_run
 from topoface.training.saving import Saver
 from topoface.training.state import restore
@@ -142,12 +142,23 @@ def _train_steps(
     """Run the remaining steps; returns whether CTRL-C ended them early."""
     config = run.recipe.training
     sinks = _open_sinks(run, run_dir) if is_main() else []
+
+    def judge_now() -> None:
+        if not _is_judged(run_dir, run.step):
+            figures = judge.interim(run)
+            for sink in sinks:
+                sink.write(run.step - 1, {"evaluation": figures})
+
     run.model.train()
     micro_batches = run.loader.batches(run.step, run.total_steps)
     window_start, window_images = time.perf_counter(), 0
     try:
         with _ctrl_c() as asked_to_stop:
             while run.step < run.total_steps:
+                # Before a step, not after: a run that was killed between checkpoint and figures catches up.
+                if judge.is_due(run):
+                    watch.on_main(judge_now)
+                    window_start, window_images = time.perf_counter(), 0
                 watch.moved(run.step)
                 update = optimizer_step(run, micro_batches, run_dir)
                 run.step += 1
@@ -172,16 +183,17 @@ def _train_steps(
                     saver.wait()
                     line.say(f"stopped at step {run.step} and saved")
                     return True
-                if judge.is_due(run):
-                    figures = watch.on_main(lambda: judge.interim(run))
-                    for sink in sinks:
-                        sink.write(run.step - 1, {"evaluation": figures})
-                    window_start, window_images = time.perf_counter(), 0
     finally:
         micro_batches.close()
         for sink in sinks:
             sink.close()
     return False
+
+
+def _is_judged(run_dir: Path, step: int) -> bool:
+    """Whether the log holds interim figures of the model after so many steps."""
+    lines = read_metrics(run_dir / "metrics.jsonl")
+    return any("evaluation" in line and line["step"] == step - 1 for line in lines)
 
 
 def _log_values(run: Run, update: Update, images_per_s: float) -> dict[str, Any]:

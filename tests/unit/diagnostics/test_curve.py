@@ -147,7 +147,7 @@ def test_a_run_that_cannot_be_judged_is_one_line(tmp_path, capsys, content, mess
 
 def test_a_log_that_is_no_text_is_a_users_mistake(tmp_path):
     (tmp_path / "metrics.jsonl").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="holds no logged step"):
         read_log(str(tmp_path))
 
 

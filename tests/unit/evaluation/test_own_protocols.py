@@ -14,6 +14,7 @@ from topoface import cli
 from topoface.data import open_source
 from topoface.errors import UserError
 from topoface.evaluation import open_protocol, verify
+from topoface.evaluation.groups.attributes import group_pairs, read_attributes
 from topoface.evaluation.manifests import drawing
 from topoface.evaluation.manifests.drawing import draw_protocols
 from topoface.evaluation.manifests.reading import open_manifest
@@ -238,6 +239,25 @@ def test_every_abbreviation_on_a_page_is_explained_on_it(tmp_path, monkeypatch):
     assert {"TAR", "FAR", "FNIR", "TPIR", "CMC", "DET", "FMR", "FNMR", "1:N", "Cllr"} <= found
     assert {word for word in found if word not in glossary} == set()
     assert "shape and half" in body
+
+
+@pytest.mark.parametrize("kind", ["records", "drawn faces"])
+def test_people_whose_images_are_named_by_position_are_matched_as_the_manifest_names_them(tmp_path, kind):
+    uri = str(records(tmp_path, [3] * 6)) if kind == "records" else "synthetic:?identities=6&images=3"
+    source = open_source(uri)
+    draw_protocols(source, tmp_path / "out", folds=2)
+    protocol = open_protocol(tmp_path / "out" / "pairs.csv")
+    rows = [f"{name},{'ab'[i % 2]}" for i, name in enumerate(source.names)]
+    (tmp_path / "people.csv").write_text("\n".join(["person,kind", *rows]))
+    (found,), notes = group_pairs(read_attributes(tmp_path / "people.csv"), protocol)
+    assert notes == ()
+    label = source.labels[[int(name) for name in protocol.images.names]]
+    np.testing.assert_array_equal(found.sides, label[protocol.pairs] % 2)
+    (tmp_path / "people.csv").write_text("person,kind\nnobody,a\n")
+    with pytest.raises(
+        UserError, match=r"names no person of pairs.*as identity1 and identity2 of the manifest"
+    ):
+        group_pairs(read_attributes(tmp_path / "people.csv"), protocol)
 
 
 def test_records_that_changed_are_noticed(tmp_path):

@@ -133,6 +133,10 @@ def test_metrics_are_read_from_the_runs_file_even_if_its_last_line_is_half(tmp_p
     metrics.write_text('{"step": 5, "lo\n{"step": 1}\n')
     with pytest.raises(UserError, match=r"metrics.jsonl:1: is no JSON"):
         write_report(tmp_path / "r.html", ReportInput(title="T", models=[model]))
+    for damage in (b"\xff\xfe\n{}\n", b"[1]\n{}\n", b"{}\n{}\n"):
+        metrics.write_bytes(damage)
+        with pytest.raises(UserError, match=r"metrics.jsonl:1: is no JSON object with a step"):
+            write_report(tmp_path / "r.html", ReportInput(title="T", models=[model]))
     metrics.unlink()
     with pytest.raises(UserError, match=r"metrics.jsonl: cannot be read"):
         write_report(tmp_path / "r.html", ReportInput(title="T", models=[model]))

@@ -296,6 +296,17 @@ def test_impossible_settings_are_refused(tmp_path: Path, settings: dict[str, Any
         build(component, "head", 8, 5, seed=0)
 
 
+@pytest.mark.parametrize("setting", ["scale", "margin", "token_weight"])
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_what_is_no_finite_number_is_refused_from_python_too(
+    tmp_path: Path, setting: str, value: float
+) -> None:
+    CodesOf(folder=tmp_path / "t")
+    given: dict[str, Any] = {setting: value}
+    with pytest.raises(UserError, match=f"^{setting}: is {value}; give"):
+        IdentityCode(8, 5, table=str(tmp_path / "t"), **given)
+
+
 def test_a_recipe_can_give_each_position_its_own_margin_and_scale(tmp_path: Path) -> None:
     CodesOf(folder=tmp_path / "t")
     given = {"table": str(tmp_path / "t"), "margin": [0.1, 0.2], "scale": [8.0, 9.0], "token_weight": 0.25}

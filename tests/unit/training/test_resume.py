@@ -27,7 +27,14 @@ from topoface.training.checkpoint import (
     step_folder,
     write_part,
 )
+from topoface.training.judging import Judge
 from topoface.training.logs import JsonLines
+
+
+@pytest.fixture(autouse=True)
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing report.html takes longer than these runs; `test_loop.py` sees to it."""
+    monkeypatch.setattr("topoface.training.judging.report_is_possible", lambda: False)
 
 
 def final_state(folder: Path) -> dict[str, Any]:
@@ -262,6 +269,43 @@ def test_a_kill_while_a_resumed_run_drops_lines_of_its_log_loses_none_before_its
         assert log.read_text() == whole
     JsonLines(log, resumed_at=2).close()
     assert log.read_text() == "".join(whole.splitlines(keepends=True)[:2])
+
+
+@pytest.mark.parametrize("stop", ["before the figures", "after the figures"])
+def test_a_run_killed_after_its_checkpoint_logs_the_figures_of_that_step_once(
+    stop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = "synthetic:?identities=20&images=2&seed=3&first=1000&pairs=20"
+    recipe = tiny_recipe(
+        methods=[], training={"steps": 5}, evaluation={"pairs": [pairs], "bootstrap": 0, "every_epochs": 1.0}
+    )
+    train(recipe, run_dir=tmp_path / "whole", quiet=True)
+    assert [line["step"] for line in losses(tmp_path / "whole") if "evaluation" in line] == [2]
+
+    def killed(*_: object) -> None:
+        raise RuntimeError("power cut")
+
+    with monkeypatch.context() as patch:
+        if stop == "before the figures":
+            patch.setattr(Judge, "interim", killed)
+        else:
+            stop_after(3, patch)
+        with pytest.raises(RuntimeError, match="power cut"):
+            train(recipe, run_dir=tmp_path / "cut", quiet=True)
+    assert [path.name for path in checkpoints(tmp_path / "cut" / "checkpoints")] == ["step_000000003"]
+    train(recipe, run_dir=tmp_path / "cut", resume=True, quiet=True)
+    assert losses(tmp_path / "whole") == losses(tmp_path / "cut")
+
+
+def test_damaged_lines_of_the_log_are_dropped_by_a_resumed_run(tmp_path: Path) -> None:
+    recipe = tiny_recipe(methods=[], training={"steps": 4, "checkpoint_every": 2})
+    train(recipe, run_dir=tmp_path / "run", quiet=True)
+    log = tmp_path / "run" / "metrics.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    damage = b'\xff\xfe\n[1]\n7\nnull\n{"loss": 1}\n{"step": "2"}\n' + b"[" * 100_000 + b'\n{"step": 1'
+    log.write_bytes(lines[0] + damage[:9] + lines[1] + damage)
+    JsonLines(log, resumed_at=2).close()
+    assert log.read_bytes() == b"".join(lines[:2])
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path: Path) -> None:

@@ -93,8 +93,8 @@ def read_log(path: str) -> Log:
     if not file.is_file():
         raise UserError("there is no metrics.jsonl", path, "give a run directory that train wrote")
     try:
-        lines = [line for line in read_metrics(file) if isinstance(line, dict) and "step" in line]
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_metrics(file)
+    except OSError as error:
         raise UserError(f"cannot be read ({error})", str(file), "give the metrics.jsonl of a run") from error
     if not lines:
         raise UserError(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from topoface.errors import UserError
 from topoface.evaluation.figures import count_of
 from topoface.evaluation.images import SUFFIXES
+from topoface.evaluation.pairs.lists import parse_pair_list
 from topoface.evaluation.pairs.protocol import PairProtocol
 
 KEYS: Final = ("image", "person")
@@ -119,7 +120,7 @@ def group_pairs(table: AttributeTable, protocol: PairProtocol) -> Groupings:
     """Put the pairs of a protocol into groups, an attribute at a time.
 
     Images are matched by the name that the protocol gives them, with or without suffix; people by the folder that holds their
-    pictures (of drawn faces: by the identity's number).
+    pictures (of drawn faces: by the identity's number), or as a manifest of pairs names them.
 
     Raises:
         UserError: the table names nothing in the protocol, or one image twice.
@@ -142,7 +143,7 @@ def group_pairs(table: AttributeTable, protocol: PairProtocol) -> Groupings:
             table.where,
             "name images as the list of pairs does"
             if table.key == "image"
-            else "name people as the folders of their pictures, or give a column image instead",
+            else "name people as the folders of their pictures or as identity1 and identity2 of the manifest, or give a column image instead",
         )
     notes = []
     if strangers:
@@ -177,18 +178,29 @@ def _images_by_name(protocol: PairProtocol) -> dict[str, list[int]]:
 
 
 def _images_by_person(protocol: PairProtocol) -> dict[str, list[int]]:
-    """Images by every folder, and path of folders, that holds pictures of one person only."""
+    """Images by every folder, and path of folders, that holds pictures of one person only, and by who the manifest says it is."""
     places: dict[str, list[int]] = {}
+    listed = _listed_people(protocol)
     for i, name in enumerate(protocol.images.names):
         folders = name.split("/")[:-1]
         aliases = {*folders, *("/".join(folders[:depth]) for depth in range(1, len(folders) + 1))}
         if protocol.synthetic and " identity " in name:
             aliases = {name.rpartition(" identity ")[2].partition(" ")[0]}
-        for alias in aliases:
+        for alias in aliases | listed.get(name, set()):
             places.setdefault(alias, []).append(i)
     return {
         name: images for name, images in places.items() if len(set(protocol.identities[images].tolist())) == 1
     }
+
+
+def _listed_people(protocol: PairProtocol) -> dict[str, set[str]]:
+    """Who the manifest says is on an image, by its name: those of records and drawn faces are positions, which tell nobody."""
+    manifest = Path(protocol.uri)
+    if manifest.suffix not in (".csv", ".jsonl"):
+        return {}
+    lines = parse_pair_list(manifest.read_text(encoding="utf-8-sig"), protocol.uri)
+    named = [(line.left, line.right, *line.people) for line in lines if line.people]
+    return {image: {person} for a, b, one, other in named for image, person in ((a, one), (b, other))}
 
 
 def _column(name: str, values: Sequence[str], protocol: PairProtocol) -> tuple[list[Grouping], str]:

@@ -247,7 +247,7 @@ def _metrics(source: Path | Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str
     if not isinstance(source, Path):
         return source
     try:
-        lines = source.read_text(encoding="utf-8").splitlines()
+        lines = source.read_bytes().splitlines()
     except OSError as error:
         raise UserError(
             f"cannot be read ({error.strerror})", str(source), "give the run's metrics.jsonl"
@@ -255,12 +255,15 @@ def _metrics(source: Path | Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
-        except ValueError:
-            if number < len(lines):  # a run that was killed may leave half a last line
-                raise UserError(
-                    "is no JSON", f"{source}:{number}", "restore the file or remove the line"
-                ) from None
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if isinstance(row, dict) and "step" in row:
+            rows.append(row)
+        elif number < len(lines):  # a run that was killed may leave half a last line
+            raise UserError(
+                "is no JSON object with a step", f"{source}:{number}", "restore the file or remove the line"
+            )
     return rows
 
 
