@@ -1,10 +1,8 @@
 """How sure a rate of errors is, and the threshold that has it, where a few people may bring most of the errors.
 
-Leaving out one person at a time shows what each does to a rate (the jackknife; J. Tukey, 1958). Where few people do most of it, its
-error is hardly known itself: Student's t has as many degrees of freedom as the spread of these values tells (F. Satterthwaite, "An
-approximate distribution of estimates of variance components", 1946). A couple, which both people bring, counts once, as in `bootstrap`.
-A set that lacks those few people has too low a rate, and too low an error: on the scale of ``-rate^(-1/4)`` both go together best, by
-simulation (benchmarks/intervals.py); on that of the logarithm, next to it, intervals missed on one side.
+Leaving out one person at a time shows what each does to the logarithm of a rate (the jackknife; J. Tukey, 1958). Where few people do most
+of it, its error is hardly known itself: Student's t has as many degrees of freedom as the spread of these values tells (F. Satterthwaite,
+"An approximate distribution of estimates of variance components", 1946). A couple, which both people bring, counts once, as in `bootstrap`.
 The interval of a threshold are all thresholds at which the asked rate is not contradicted (R. Woodruff, "Confidence intervals for medians
 and other position measures", 1952), by the error *there*: a set without those few people is too sure of the threshold that it finds.
 """
@@ -20,7 +18,6 @@ from topoface.functional.verification import allowed_false_accepts, as_array
 Floats = NDArray[np.float64]
 
 _Z95 = 1.959964
-_POWER = 1 / 4
 _RUNGS = 100  # of a ladder of thresholds from a tenth to ten times the rate
 _GRID = 512  # places between which an error is taken to be linear
 
@@ -29,8 +26,8 @@ class LeftOut(NamedTuple):
     """What leaving out people says of the rates at ``T`` thresholds.
 
     Attributes:
-        influence: ``[people, T]``, by how much each raises the rate, as a share of it, on the scale above.
-        error: ``[T]``, standard error of the rate, likewise; 0 where there is no error.
+        influence: ``[people, T]``, by how much each raises the logarithm of the rate.
+        error: ``[T]``, standard error of that logarithm; 0 where there is no error.
         freedom: ``[T]``, degrees of freedom of that error.
     """
 
@@ -52,10 +49,9 @@ def leave_one_out(
         couples: ``[T]``, sum over couples of two people of the square of their errors less their share of all errors.
     """
     people, own = len(wrong), np.asarray(pairs)
-    # Where nobody else makes an error, half of one is thought to remain: none is infinitely far from any.
-    without = np.maximum(number - wrong, 0.5) / np.maximum(total - own, 0.5)[:, None]
-    lift = (without / (np.maximum(number, 0.5) / total)) ** -_POWER / _POWER
-    influence = lift - lift.mean(axis=0)
+    # Where nobody else makes an error, half of one is thought to remain: the logarithm of none has no end.
+    without = np.log(np.maximum(number - wrong, 0.5) / np.maximum(total - own, 0.5)[:, None])
+    influence = without.mean(axis=0) - without
     squares = ((wrong - number / total * own[:, None]) ** 2).sum(axis=0)
     second, fourth = (influence**2).sum(axis=0), (influence**4).sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -82,8 +78,7 @@ def moved_places(deviates: Floats, place: float, numbers: NDArray[np.integer], l
     error, freedom, steps = left.error[first], left.freedom[first], np.log(ladder)
     middle = np.log(max(place, 0.5))
     grid = np.sort(np.append(np.linspace(np.log(0.5), steps[-1] + 6 * error[-1], _GRID), middle))
-    away = np.expm1(_POWER * (grid - middle)) / _POWER
-    students = away / np.maximum(np.interp(grid, steps, error), 1e-9)
+    students = (grid - middle) / np.maximum(np.interp(grid, steps, error), 1e-9)
     normal = _normal_of_student(students, np.interp(grid, steps, freedom))
     # Away from the place deviates only grow: where next to no errors are left, their error tells little.
     here = int(np.searchsorted(grid, middle))
@@ -120,10 +115,8 @@ def rate_interval(wrong: ArrayLike, identities: ArrayLike) -> tuple[float, float
 
 def rate_ends(rates: Floats, left: LeftOut) -> tuple[Floats, Floats]:
     """Both ends of the 95 % intervals of rates ``[T]``."""
-    away = _POWER * left.error * _student_of_normal(_Z95, left.freedom)
-    with np.errstate(divide="ignore"):
-        high = rates * np.clip(1 - away, 0, None) ** (-1 / _POWER)
-    return rates * (1 + away) ** (-1 / _POWER), np.minimum(1.0, high)
+    away = left.error * _student_of_normal(_Z95, left.freedom)
+    return rates * np.exp(-away), np.minimum(1.0, rates * np.exp(away))
 
 
 def bar_interval(scores: ArrayLike, identities: ArrayLike, rate: float) -> tuple[float, float]:
