@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from topoface.evaluation.all_pairs.judging import LabelledSet, judge_all_pairs
+from topoface.evaluation.calibration.all_pairs import calibrate_all_pairs
 from topoface.evaluation.features import Features
 from topoface.evaluation.figures import Figure
 from topoface.functional.bootstrap import drawn_figures, percentile_interval
@@ -168,7 +169,12 @@ def intervals_of_set(rng: np.random.Generator, replicates: int, seed: int) -> di
     faces = LabelledSet(name="", uri="", images=[None] * len(labels), labels=labels, fingerprint="")
     features = Features(rows=rows.reshape(len(labels), -1).astype(np.float32), origin="")
     judged = judge_all_pairs(features, faces, bootstrap=replicates, seed=seed).named()
-    return {name: (judged[name].low, judged[name].high) for name in (f"tar@{far:g}" for far in SET_FARS)}
+    held = {name: (judged[name].low, judged[name].high) for name in (f"tar@{far:g}" for far in SET_FARS)}
+    stored = calibrate_all_pairs(
+        features, faces, weights="", far=SET_FARS[-1], prior=0.5, seed=seed, replicates=0
+    )
+    bars = {f"threshold@{chosen.far:g}": chosen.bars.accept for chosen in stored.thresholds}
+    return held | {name: (bar.low, bar.high) for name, bar in bars.items()}
 
 
 def truth_of_set(rng: np.random.Generator) -> dict[str, float]:
@@ -183,9 +189,9 @@ def truth_of_set(rng: np.random.Generator) -> dict[str, float]:
         )
         scores.append((genuine, impostor))
     genuine, impostor = (np.concatenate(kind) for kind in zip(*scores, strict=True))
-    return {
-        f"tar@{far:g}": float((genuine > bar).mean())
-        for far, bar in zip(SET_FARS, np.quantile(impostor, 1 - np.array(SET_FARS)), strict=True)
+    bars = dict(zip(SET_FARS, np.quantile(impostor, 1 - np.array(SET_FARS)), strict=True))
+    return {f"tar@{far:g}": float((genuine > bar).mean()) for far, bar in bars.items()} | {
+        f"threshold@{far:g}": float(bar) for far, bar in bars.items()
     }
 
 

@@ -105,8 +105,8 @@ def drawn_tar(
 ) -> Floats:
     """TAR in each replicate at some of the thresholds, ``[replicates, wanted]``.
 
-    Drawing people says in which order the replicates lie, and how they vary with the genuine pairs; how far the threshold moves, its own error
-    does (`topoface.functional.error_rates`), which to first order in the draws is too small where few people bring the false accepts.
+    Who is drawn says in which replicates the threshold lies high, and which genuine pairs count. How far it moves says its own error
+    (`topoface.functional.error_rates`): where few people bring the false accepts, drawing them anew moves it too little.
 
     Args:
         accepted: at all thresholds.
