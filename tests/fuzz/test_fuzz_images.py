@@ -56,5 +56,6 @@ def test_damaged_images_decode_or_are_refused(name: str) -> None:
     assert refused > CASES // 10
     assert slowest < 20
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    # KiB. Of 64 megapixels of WebP libwebp holds two canvases and Pillow two copies, of four bytes a pixel: 1,000,000; ours are 190,000.
-    assert grown < 1_200_000
+    # KiB. Of 64 megapixels of WebP libwebp holds two canvases and Pillow two copies, of four bytes a pixel: 1,000,000; ours are 190,000,
+    # and what is loaded for a format the first time comes on top. One copy more would be 190,000.
+    assert grown < 1_300_000
