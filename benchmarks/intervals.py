@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from topoface.evaluation.all_pairs.judging import LabelledSet, judge_all_pairs
-from topoface.evaluation.calibration.all_pairs import calibrate_all_pairs
+from topoface.evaluation.all_pairs.judging import LabelledSet, judge_all_pairs, unit_rows
+from topoface.evaluation.calibration.counted import People, choose_bars, impostor_pairs
+from topoface.evaluation.calibration.known_pairs import KnownPairs
 from topoface.evaluation.features import Features
 from topoface.evaluation.figures import Figure
 from topoface.functional.bootstrap import drawn_figures, percentile_interval
@@ -170,11 +171,16 @@ def intervals_of_set(rng: np.random.Generator, replicates: int, seed: int) -> di
     features = Features(rows=rows.reshape(len(labels), -1).astype(np.float32), origin="")
     judged = judge_all_pairs(features, faces, bootstrap=replicates, seed=seed).named()
     held = {name: (judged[name].low, judged[name].high) for name in (f"tar@{far:g}" for far in SET_FARS)}
-    stored = calibrate_all_pairs(
-        features, faces, weights="", far=SET_FARS[-1], prior=0.5, seed=seed, replicates=0
+    units, _ = unit_rows(features.rows)
+    unasked = KnownPairs(np.arange(40.0), np.ones(40, bool), np.zeros((40, 2), int), np.zeros(40, int))
+    set_ = People(
+        units, labels.astype(np.int32), impostor_pairs(labels), unasked, SET_FARS, [0.5] * len(SET_FARS)
     )
-    bars = {f"threshold@{chosen.far:g}": chosen.bars.accept for chosen in stored.thresholds}
-    return held | {name: (bar.low, bar.high) for name, bar in bars.items()}
+    bars, _ = choose_bars(set_, "drawn", lambda *_: None)
+    return held | {
+        f"threshold@{far:g}": (bar.accept.low, bar.accept.high)
+        for far, bar in zip(SET_FARS, bars, strict=True)
+    }
 
 
 def truth_of_set(rng: np.random.Generator) -> dict[str, float]:
