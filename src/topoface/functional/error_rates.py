@@ -67,7 +67,7 @@ def moved_places(deviates: Floats, place: float, numbers: NDArray[np.integer], l
     Args:
         deviates: of a normal distribution; where positive, the threshold makes more errors.
         place: errors that the rate allows.
-        numbers: ``[T]``, errors at some thresholds, not all 0.
+        numbers: ``[T]``, errors at some thresholds. Where none makes any, nothing is known, and the place stays.
         left: of these.
 
     Returns:
@@ -75,6 +75,8 @@ def moved_places(deviates: Floats, place: float, numbers: NDArray[np.integer], l
     """
     ladder, first = np.unique(numbers, return_index=True)
     ladder, first = ladder[ladder > 0], first[ladder > 0]
+    if not len(ladder):
+        return np.full(np.shape(deviates), max(place, 0.5))
     error, freedom, steps = left.error[first], left.freedom[first], np.log(ladder)
     middle = np.log(max(place, 0.5))
     grid = np.sort(np.append(np.linspace(np.log(0.5), steps[-1] + 6 * error[-1], _GRID), middle))

@@ -286,3 +286,12 @@ def test_where_those_are_drawn_who_bring_false_accepts_fewer_genuine_pairs_are_a
     assert np.corrcoef(often, tar)[0, 1] < -0.8
     assert np.median(tar) == pytest.approx(0.5, abs=0.03)
     assert tar.std() > 0.02
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 1], [0, 0, 1, 1], [0, 0, 0, 1, 1, 1]])
+def test_sets_too_small_for_a_false_accept_are_judged_and_warned_of(labels):
+    rows = np.random.default_rng(0).standard_normal((len(labels), 8)).astype(np.float32)
+    result = judge_all_pairs(Features(rows=rows, origin=""), labelled(np.array(labels)), bootstrap=20)
+    tar = result.tar[0].tar
+    assert tar.low <= tar.value <= tar.high
+    assert result.tar[0].warning
