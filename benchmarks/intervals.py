@@ -20,7 +20,7 @@ from topoface.evaluation.calibration.counted import People, choose_bars, imposto
 from topoface.evaluation.calibration.known_pairs import KnownPairs
 from topoface.evaluation.features import Features
 from topoface.evaluation.figures import Figure
-from topoface.functional.bootstrap import drawn_figures, percentile_interval
+from topoface.functional.bootstrap import difference_intervals, drawn_figures, percentile_interval
 from topoface.functional.error_rates import bar_interval
 from topoface.functional.tail_bootstrap import ScoredPairs, tail_bootstrap
 from topoface.functional.verification import DetectionCost, tar_at_far
@@ -145,15 +145,10 @@ def intervals(name: str, rng: np.random.Generator, replicates: int, seed: int) -
         for scores in (pairs.scores, pairs.others)
     )
     rare, impostor = design.fars[-1], ~pairs.same
-    ways = {
-        "settled": one.settled(),
-        "people alone": one.people,
-        "difference": one.minus(other).settled(),
-    }
     found = {
         way: {figure: percentile_interval(values) for figure, values in drawn.items()}
-        for way, drawn in ways.items()
-    }
+        for way, drawn in (("settled", one.settled()), ("people alone", one.people))
+    } | {"difference": difference_intervals([one], [other])}
     found["settled"][f"threshold@{rare:g}"] = bar_interval(pairs.scores[impostor], pairs.who[impostor], rare)
     return found
 

@@ -61,7 +61,7 @@ def judge_by_group(
             if len(found) > 1:
                 first = next(iter(judged))
                 pair = (judged[first][place], found[first][result.name]), (result, judgement)
-                judgement = beside(*pair, own, bootstrap=bootstrap)
+                judgement = beside(*pair, own, intervals=bootstrap > 0)
             found[model][result.name] = judgement
     return found
 

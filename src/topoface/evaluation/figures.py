@@ -179,20 +179,22 @@ def with_intervals(
     return tuple(replace(p, tar=p.tar.within(replicates.get(f"tar@{p.target:g}"), genuine)) for p in points)
 
 
-def difference(one: Figure, two: Figure, drawn: Floats | None = None, margin: float = 0.0) -> Figure:
+def difference(
+    one: Figure, two: Figure, interval: tuple[float, float] | None = None, margin: float = 0.0
+) -> Figure:
     """One minus two, with an interval where both have one: else what was left out of one's stands in this.
 
     Args:
         one: a figure.
         two: the same of another model.
-        drawn: replicates of the difference.
+        interval: of the difference.
         margin: how far on either side the interval reaches at least, for what replicates of few errors do not know.
     """
     value = one.value - two.value
-    if drawn is None or not np.isfinite([one.low, two.low]).all():
+    if interval is None or not np.isfinite([one.low, two.low]).all():
         return Figure(value)
-    low, high = percentile_interval(drawn)
-    # A replicate that leaves out all that differs gives zero but for rounding, and zero belongs to the interval.
+    low, high = interval
+    # Where nothing differs, the ends are zero but for rounding, and zero belongs to the interval.
     ends = [0.0 if abs(end) < 1e-9 else end for end in (min(low, value - margin), max(high, value + margin))]
     return Figure(value, *ends)
 
@@ -216,11 +218,12 @@ def differences(
     """
     found = {}
     for name in (name for name in first if name in second):
-        drawn = of_first[name] - of_second[name] if name in of_first and name in of_second else None
+        both = name in of_first and name in of_second
+        interval = percentile_interval(of_first[name] - of_second[name]) if both else None
         value, of = first[name].value - second[name].value, trials.get(name, 0)
         deciding = round(abs(value) * of) if np.isfinite(value) else 0
         margin = flip_margin(np.full(deciding, 1 / of), np.arange(deciding)) if 0 < deciding < FEW else 0.0
-        found[name] = difference(first[name], second[name], drawn, margin)
+        found[name] = difference(first[name], second[name], interval, margin)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Intervals by bootstrap over identities: people are drawn anew, and every figure is computed again.
+"""Intervals over identities: people are drawn anew, and every figure is computed again.
 
 Pairs are not independent: one person with an unusual face spoils all pairs he is in. So each
 replicate draws as many identities as there are, with replacement; a pair counts as often as its people
@@ -7,12 +7,11 @@ were drawn: a genuine pair the count of its identity, an impostor pair the produ
 
 These weights spread rightly where two pairs share one person, and three times too far within a couple: all pairs of the same two
 people, of which the product of two counts has variance 3 and not 1. Alone that makes intervals up to sqrt(3) too wide, where
-most people appear once (LFW) or where errors are rare (a FAR of 1e-6). A second bootstrap, which draws couples and leaves the people
-alone, measures the share of the couples; twice of it is taken off, by moving all replicates towards the figure itself. What remains is
-the variance that pairs sharing people have (M. Fafchamps and F. Gubert, "The formation of risk sharing networks", 2007, eq. 2.2).
+most people appear once (LFW) or where errors are rare (a FAR of 1e-6). So replicates say how a figure is spread, to which side and how far
+its tails reach; how far in all says its error, which is known without drawing (`influences`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -20,9 +19,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topoface.functional.draws import generator
+from topoface.functional.fold_cuts import best_cuts
+from topoface.functional.influences import Z95, Error, Meetings, Ranked, influences
 from topoface.functional.lowest_cost import Choosing, of_choosing, unchosen
 from topoface.functional.verification import DetectionCost, as_array, check_scores
-from topoface.functional.weighted_figures import kfold_accuracies, rates, roc_figures
+from topoface.functional.weighted_figures import fold_accuracy, rates, roc_figures
 
 Floats = NDArray[np.float64]
 
@@ -35,37 +36,23 @@ class Replicates(NamedTuple):
 
     Attributes:
         plain: of the pairs as they are.
-        people: float64 ``[replicates]``, with people drawn anew.
-        couples: float64 ``[replicates]``, with couples of two different people drawn anew; empty where there are none.
-        number: of the people.
+        people: float64 ``[replicates]``, with people drawn anew; thresholds of TAR and EER, too, those of cost and accuracy kept.
+        influence: float64 ``[m]``, what each pair does to the figure.
+        meetings: who is on the pairs.
         choosing: what choosing the best threshold on these very pairs did to a figure, where it did anything (`lowest_cost`).
     """
 
     plain: dict[str, float]
     people: dict[str, Floats]
-    couples: dict[str, Floats]
-    number: int
+    influence: dict[str, Floats]
+    meetings: Meetings
     choosing: dict[str, Choosing]
 
-    def minus(self, other: "Replicates") -> "Replicates":
-        """Differences of two models, drawn alike."""
-        return Replicates(
-            {name: self.plain[name] - other.plain[name] for name in self.plain},
-            {name: self.people[name] - other.people[name] for name in self.people},
-            {name: self.couples[name] - other.couples[name] for name in self.couples},
-            self.number,
-            {
-                name: own.minus(other.choosing[name], self.people[name], other.people[name])
-                for name, own in self.choosing.items()
-            },
-        )
-
     def settled(self) -> dict[str, Floats]:
-        """The replicates of which the percentiles are the interval: those of the people, the couples' surplus taken off."""
-        settled = dict(self.people)
-        for name, couples in self.couples.items():
-            spread = float(np.nanvar(couples))
-            settled[name] = towards(self.plain[name], settled[name], spread, self.number)
+        """The replicates of which the percentiles are the interval: those of the people, as far apart as the figure's error says."""
+        settled = {}
+        for name, drawn in self.people.items():
+            settled[name] = towards(self.plain[name], drawn, self.meetings.error(self.influence[name]))
         for name, choosing in self.choosing.items():
             settled[name] = unchosen(self.plain[name], settled[name], choosing)
         return settled
@@ -89,7 +76,7 @@ def identity_bootstrap(
         same: ``[m]``, true for genuine pairs.
         identities: integers ``[m, 2]``, who is on the two images of each pair; any labels. (Two different ones for a
             genuine pair are taken as they are: the pair then weighs as the product of both counts.)
-        folds: integers ``[m]``, or None: then there is no ``accuracy``. Thresholds are chosen anew in each replicate.
+        folds: integers ``[m]``, or None: then there is no ``accuracy``.
         fars: targets of ``tar@...``.
         cost: of ``min_dcf``; None: then there is none.
         replicates: how often the identities are drawn.
@@ -106,7 +93,7 @@ def identity_bootstrap(
     return drawn_figures(scores, same, identities, folds, fars, cost, replicates, seed).settled()
 
 
-def paired_bootstrap(
+def paired_intervals(
     scores_a: ArrayLike,
     scores_b: ArrayLike,
     same: ArrayLike,
@@ -117,41 +104,64 @@ def paired_bootstrap(
     cost: DetectionCost | None = None,
     replicates: int = 1000,
     seed: int = 0,
-) -> dict[str, Floats]:
-    """Figure of model a minus figure of model b, on the same pairs and in the same replicates.
+) -> dict[str, tuple[float, float]]:
+    """95 % interval of figure of model a minus figure of model b, on the same pairs.
 
     Two models fail on the same difficult people, so the interval of the difference is narrower than
-    the two intervals beside each other suggest. Arguments and names as in :func:`identity_bootstrap`.
+    the two intervals beside each other suggest. Arguments and names as in :func:`identity_bootstrap`; replicates say only what
+    choosing the best threshold did to cost and accuracy.
     """
-    a, b = (
+    one, other = (
         drawn_figures(scores, same, identities, folds, fars, cost, replicates, seed)
         for scores in (scores_a, scores_b)
     )
-    return a.minus(b).settled()
+    return difference_intervals([one], [other])
 
 
-def towards(plain: float, drawn: Floats, couples: float, people: int) -> Floats:
-    """Replicates moved towards the figure itself until the couples weigh once in their variance instead of three times.
+def difference_intervals(
+    ones: Sequence[Replicates], others: Sequence[Replicates]
+) -> dict[str, tuple[float, float]]:
+    """95 % intervals of the mean figure of some models minus that of others: as far as Student's t to either side.
+
+    Args:
+        ones: from `drawn_figures`, one or more models on the same pairs in the same order.
+        others: one or more further models on these.
+    """
+    every = [(1 / len(ones), one) for one in ones] + [(1 / len(others), other) for other in others]
+    meetings, found = ones[0].meetings, {}
+
+    def minus(of: Callable[[Replicates, str], Any], name: str) -> Any:
+        first, second = (np.mean([of(each, name) for each in models], axis=0) for models in (ones, others))
+        return first - second
+
+    for name in ones[0].influence:
+        error = meetings.error(minus(lambda each, name: each.influence[name], name))
+        middle, variance = minus(lambda each, name: each.plain[name], name), error.size**2
+        if name in ones[0].choosing:
+            middle -= minus(lambda each, name: each.choosing[name].lost, name)
+            # What choosing adds varies together from model to model as far as the figures do.
+            alone = sum(part**2 * meetings.error(each.influence[name]).size ** 2 for part, each in every)
+            added = sum(part**2 * each.choosing[name].variance for part, each in every)
+            variance *= 1 + (added / alone if alone else 0.0)
+        reach = Error(variance**0.5, error.freedom).reach
+        found[name] = float(middle - reach), float(middle + reach)
+    return found
+
+
+def towards(plain: float, drawn: Floats, error: Error) -> Floats:
+    """Replicates moved towards the figure itself, or away from it, until they are as far apart as its error says.
 
     Args:
         plain: the figure.
         drawn: ``[r]``, its replicates; NaN stays.
-        couples: variance of the figure when couples alone are drawn. The result has at least this variance: it is what would
-            remain if people did not matter.
-        people: how many there are. Few of them spread less than many would, and less surely: replicates are moved apart by what
-            Student's t asks: 1 % for 200 people, 4 % for 40 (T. Hesterberg, "What teachers should know about the
-            bootstrap", 2015: the expanded percentile interval).
+        error: of the figure. Few people do not tell theirs surely: replicates are moved apart by what Student's t asks
+            (T. Hesterberg, "What teachers should know about the bootstrap", 2015: the expanded percentile interval).
     """
     known = drawn[~np.isnan(drawn)]
-    spread = float(known.var()) if len(known) else 0.0
+    spread = float(known.std()) if len(known) else 0.0
     if not spread > 0:
         return drawn
-    left = min(max(spread - 2 * couples, couples), spread)
-    freedom = max(people - 1, 1)
-    apart = np.sqrt(1 + 1 / freedom) * (1 + (1.96**2 + 1) / (4 * freedom))  # t over z to first order
-    moved: Floats = np.clip(
-        plain + apart * np.sqrt(left / spread) * (drawn - plain), known.min(), known.max()
-    )
+    moved: Floats = np.clip(plain + error.reach / (Z95 * spread) * (drawn - plain), known.min(), known.max())
     return moved
 
 
@@ -182,52 +192,26 @@ def identity_counts(identities: int, replicates: range, seed: int) -> Floats:
 
 
 class PairWeights:
-    """How often pairs count when people, or couples of two people, are drawn anew.
+    """How often pairs count when people are drawn anew: a genuine pair as often as its person, an impostor pair the product of both.
 
     Args:
-        identities: integers ``[m, 2]``, who is on the two images of each pair; any labels.
-        seed: replicate ``r`` is a pure function of ``(seed, r)`` and the set of identities, or of couples.
+        left: ``[m]``, person on the one side, from 0.
+        right: ``[m]``, person on the other side.
+        people: how many there are.
+        seed: replicate ``r`` is a pure function of ``(seed, r)`` and the number of people.
     """
 
-    def __init__(self, identities: NDArray[Any], seed: int) -> None:
-        names, flat = np.unique(identities, return_inverse=True)
-        self.number = len(names)  # of the people
-        self._seed = seed
-        self._left, self._right = flat.reshape(-1, 2).T
-        self._two = self._left != self._right
-        low, high = (ends(self._left, self._right)[self._two] for ends in (np.minimum, np.maximum))
-        couples, self._couple = np.unique(low * self.number + high, return_inverse=True)
-        self.couples = len(couples)
+    def __init__(self, left: NDArray[np.intp], right: NDArray[np.intp], people: int, seed: int) -> None:
+        self._sides, self._two = (left, right), left != right
+        self._people, self._seed = people, seed
 
-    def by_people(self, block: range) -> Floats:
-        """``[len(block), m]``: a genuine pair counts as often as its person was drawn, an impostor pair the product of both."""
-        counts = identity_counts(self.number, block, self._seed)
-        return counts[:, self._left] * np.where(self._two, counts[:, self._right], 1.0)
-
-    def by_couples(self, block: range) -> Floats:
-        """The same where all pairs of two people are drawn together, and pairs of one person stay."""
-        weights = np.ones((len(block), len(self._two)))
-        for row, r in enumerate(block):
-            drawn = generator(self._seed, "couple bootstrap", r).poisson(1.0, self.couples)
-            weights[row, self._two] = drawn[self._couple]
-        return weights
-
-    def blocks(self, replicates: int) -> list[range]:
-        """Replicates that are worked on together, which bounds the memory."""
-        size = max(1, BLOCK // max(len(self._two), self.number))
-        return [range(at, min(at + size, replicates)) for at in range(0, replicates, size)]
-
-    def replicates(
-        self, plain: dict[str, float], figures: Callable[[Floats], Mapping[str, Floats]], replicates: int
-    ) -> Replicates:
-        """Figures by name of weights ``[r, m]``, in so many replicates of either kind."""
-
-        def every(weigh: Callable[[range], Floats]) -> dict[str, Floats]:
-            parts = [figures(weigh(block)) for block in self.blocks(replicates)]
-            return {name: np.concatenate([part[name] for part in parts]) for name in plain}
-
-        couples = every(self.by_couples) if self.couples else {}
-        return Replicates(plain, every(self.by_people), couples, self.number, {})
+    def drawn(self, replicates: int) -> Iterator[Floats]:
+        """``[r, m]`` each, as many replicates together as bound the memory."""
+        left, right = self._sides
+        size = max(1, BLOCK // max(len(left), self._people))
+        for at in range(0, replicates, size):
+            counts = identity_counts(self._people, range(at, min(at + size, replicates)), self._seed)
+            yield counts[:, left] * np.where(self._two, counts[:, right], 1.0)
 
 
 def drawn_figures(
@@ -240,7 +224,7 @@ def drawn_figures(
     replicates: int,
     seed: int,
 ) -> Replicates:
-    """All figures, plain and drawn in both ways; arguments as in :func:`identity_bootstrap`."""
+    """All figures, plain and drawn, and what pairs do to them; arguments as in :func:`identity_bootstrap`."""
     values, labels = check_scores(scores, same)
     who = as_array(identities)
     if who.shape != (len(values), 2):
@@ -248,33 +232,50 @@ def drawn_figures(
             f"identities {who.shape} must be [pairs, 2] = {(len(values), 2)}: who is on each of the two images"
         )
     order = np.argsort(-values)
-    pairs = PairWeights(who[order], seed)
-    labels = labels[order]
+    meetings = Meetings(who)
+    weights = PairWeights(meetings.left[order], meetings.right[order], meetings.people, seed)
+    values, labels = values[order], labels[order]
     # Operating points: accept nothing, then everything down to the end of each run of equal scores.
-    ends = np.concatenate([[0], 1 + np.flatnonzero(np.append(np.diff(values[order]) != 0, True))])
-    fold = None if folds is None else np.unique(as_array(folds), return_inverse=True)[1][order]
-    best = 0  # the threshold of the lowest cost, which replicates keep
-    if cost is not None:
-        tar, far = rates(np.ones((1, len(values))), labels, ends)
-        best = int(np.argmin(cost.of(far, tar)))
+    ends = np.concatenate([[0], 1 + np.flatnonzero(np.append(np.diff(values) != 0, True))])
+    once = np.ones((1, len(values)))
+    tar, far = rates(once, labels, ends)
+    ranked = Ranked(labels, ends, tar[0], far[0])
+    lowest = {} if cost is None else {"min_dcf": cost}
+    by_fold = None
+    if folds is not None:
+        names, fold = np.unique(as_array(folds), return_inverse=True)
+        fold = fold[order]
+        cuts, _ = best_cuts(values, labels, fold, len(names))
+        by_fold = (np.arange(len(values)) < cuts[fold]) == labels, fold
+        lowest["accuracy"] = DetectionCost(prior=float(labels.mean()))
 
     def figures(weights: Floats) -> dict[str, Floats]:
         with np.errstate(invalid="ignore"):  # 0 / 0 of a replicate without one kind becomes NaN, as promised
             tar, far = rates(weights, labels, ends)
             found = roc_figures(tar, far, fars)
+            for name, price in lowest.items():
+                found[f"lowest {name}"] = price.of(far, tar).min(axis=1)
             if cost is not None:
-                costs = cost.of(far, tar)
-                found |= {"min_dcf": costs[:, best], "lowest": costs.min(axis=1)}
-            if fold is not None:
-                found["accuracy"] = kfold_accuracies(weights, labels, fold, ends)
+                found["min_dcf"] = cost.of(far, tar)[:, int(np.argmin(cost.of(ranked.far, ranked.tar)))]
+            if by_fold is not None:
+                found["accuracy"] = fold_accuracy(weights, *by_fold)
         return found
 
-    plain = {name: float(value[0]) for name, value in figures(np.ones((1, len(values)))).items()}
-    drawn = pairs.replicates(plain, figures, replicates)
-    if cost is None:
-        return drawn
-    genuine = int(labels.sum())
-    choosing = of_choosing(plain["min_dcf"], drawn.people["lowest"], genuine, len(labels) - genuine, cost)
-    for by_name in (drawn.plain, drawn.people, drawn.couples):
-        by_name.pop("lowest", None)
-    return drawn._replace(choosing={"min_dcf": choosing})
+    plain = {name: float(value[0]) for name, value in figures(once).items()}
+    parts = [figures(some) for some in weights.drawn(replicates)]
+    people = {name: np.concatenate([part[name] for part in parts]) for name in plain}
+    choosing = {}
+    for name, price in lowest.items():
+        low, drawn = plain.pop(f"lowest {name}"), people.pop(f"lowest {name}")
+        genuine = int(labels.sum())
+        choosing[name] = of_choosing(low, drawn, genuine, len(labels) - genuine, price)
+    if by_fold is not None:
+        # A cost of 1 is accepting everything, or nothing: as many errors as there are pairs of the rarer kind.
+        rarer = min(labels.mean(), 1 - labels.mean())
+        lost = choosing["accuracy"].held_out(len(names))
+        choosing["accuracy"] = Choosing(-rarer * lost.lost, rarer**2 * lost.variance)
+    influence = {}
+    for name, each in influences(ranked, fars, cost, by_fold).items():
+        influence[name] = np.empty(len(order))
+        influence[name][order] = each
+    return Replicates(plain, people, influence, meetings, choosing)

@@ -1,8 +1,7 @@
 """How sure a rate of errors is, and the threshold that has it, where a few people may bring most of the errors.
 
-Leaving out one person at a time shows what each does to the logarithm of a rate (the jackknife; J. Tukey, 1958). Where few people do most
-of it, its error is hardly known itself: Student's t has as many degrees of freedom as the spread of these values tells (F. Satterthwaite,
-"An approximate distribution of estimates of variance components", 1946). A couple, which both people bring, counts once, as in `bootstrap`.
+Leaving out one person at a time shows what each does to the logarithm of a rate (the jackknife; J. Tukey, 1958). Couples count once, and few
+people who do most of it leave Student's t few degrees of freedom, as in `influences`.
 The interval of a threshold are all thresholds at which the asked rate is not contradicted (R. Woodruff, "Confidence intervals for medians
 and other position measures", 1952), by the error *there*: a set without those few people is too sure of the threshold that it finds.
 """
@@ -13,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from topoface.functional.influences import Z95, degrees_of_freedom, normal_of_student, student_of_normal
 from topoface.functional.verification import allowed_false_accepts, as_array
 
 Floats = NDArray[np.float64]
 
-_Z95 = 1.959964
 _RUNGS = 100  # of a ladder of thresholds from a tenth to ten times the rate
 _GRID = 512  # places between which an error is taken to be linear
 
@@ -53,12 +52,10 @@ def leave_one_out(
     without = np.log(np.maximum(number - wrong, 0.5) / np.maximum(total - own, 0.5)[:, None])
     influence = without.mean(axis=0) - without
     squares = ((wrong - number / total * own[:, None]) ** 2).sum(axis=0)
-    second, fourth = (influence**2).sum(axis=0), (influence**4).sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         once = np.where(squares > 0, np.clip(np.maximum(squares - couples, couples) / squares, 0, 1), 0.0)
-        tails = np.where(second > 0, people * fourth / second**2, 1.0)
-    freedom = 2 * people / np.maximum(tails - 1, 1e-6)
-    return LeftOut(influence, np.sqrt(once * second * (people - 1) / people), freedom)
+    error = np.sqrt(once * (influence**2).sum(axis=0) * (people - 1) / people)
+    return LeftOut(influence, error, degrees_of_freedom(influence))
 
 
 def moved_places(deviates: Floats, place: float, numbers: NDArray[np.integer], left: LeftOut) -> Floats:
@@ -81,7 +78,7 @@ def moved_places(deviates: Floats, place: float, numbers: NDArray[np.integer], l
     middle = np.log(max(place, 0.5))
     grid = np.sort(np.append(np.linspace(np.log(0.5), steps[-1] + 6 * error[-1], _GRID), middle))
     students = (grid - middle) / np.maximum(np.interp(grid, steps, error), 1e-9)
-    normal = _normal_of_student(students, np.interp(grid, steps, freedom))
+    normal = normal_of_student(students, np.interp(grid, steps, freedom))
     # Away from the place deviates only grow: where next to no errors are left, their error tells little.
     here = int(np.searchsorted(grid, middle))
     below = np.minimum.accumulate(normal[here::-1])[::-1]
@@ -93,7 +90,7 @@ def moved_places(deviates: Floats, place: float, numbers: NDArray[np.integer], l
 
 def place_interval(place: float, numbers: NDArray[np.integer], left: LeftOut) -> Floats:
     """The ends, ``[2]``, of the 95 % interval of `moved_places`."""
-    return moved_places(np.array([-_Z95, _Z95]), place, numbers, left)
+    return moved_places(np.array([-Z95, Z95]), place, numbers, left)
 
 
 def rate_interval(wrong: ArrayLike, identities: ArrayLike) -> tuple[float, float]:
@@ -117,7 +114,7 @@ def rate_interval(wrong: ArrayLike, identities: ArrayLike) -> tuple[float, float
 
 def rate_ends(rates: Floats, left: LeftOut) -> tuple[Floats, Floats]:
     """Both ends of the 95 % intervals of rates ``[T]``."""
-    away = left.error * _student_of_normal(_Z95, left.freedom)
+    away = left.error * student_of_normal(Z95, left.freedom)
     return rates * np.exp(-away), np.minimum(1.0, rates * np.exp(away))
 
 
@@ -160,15 +157,3 @@ def _of_worst(who: NDArray[np.integer], numbers: Sequence[int] | NDArray[np.int6
     return leave_one_out(
         wrong, of_people(slice(None)), np.asarray(numbers), len(who), np.array(couples, dtype=np.float64)
     )
-
-
-def _normal_of_student(t: Floats, freedom: Floats) -> Floats:
-    """The normal deviate as far out as Student's t (D. Wallace, "Bounds on normal approximations to Student's", 1959)."""
-    shrink = (8 * freedom + 1) / (8 * freedom + 3)
-    return np.asarray(np.sign(t) * shrink * np.sqrt(freedom * np.log1p(t**2 / freedom)))
-
-
-def _student_of_normal(z: float, freedom: Floats) -> Floats:
-    """Its inverse for z > 0."""
-    wide = (z * (8 * freedom + 3) / (8 * freedom + 1)) ** 2
-    return np.asarray(np.sqrt(freedom * np.expm1(wide / freedom)))

@@ -29,11 +29,14 @@ class Choosing(NamedTuple):
     lost: float
     variance: float
 
-    def minus(self, other: "Choosing", drawn: Floats, others: Floats) -> "Choosing":
-        """For a difference of two models, with the replicates of each: noise adds up as far as the two costs vary apart."""
-        apart, alone = np.nanvar(drawn - others), np.nanvar(drawn) + np.nanvar(others)
-        share = min(1.0, float(apart / alone)) if alone > 0 else 0.0
-        return Choosing(self.lost - other.lost, share * (self.variance + other.variance))
+    def held_out(self, folds: int) -> "Choosing":
+        """Of a cost that is counted on pairs of which each fold had no say in its threshold: too high by a third of that loss.
+
+        A minimum ``m`` below the truth grows with the 4/3 power of the noise's standard deviation, and so is the sum of a noise of
+        ``-4/3 m`` and a distance to the truth of ``m / 3``. Pairs held out have the distance without the noise, chosen on ``1 - 1 /
+        folds`` of the pairs; and noise of their own (variance by simulation: 1.1 to 1.4 for 2 to 10 folds).
+        """
+        return Choosing(-self.lost / 3 * (folds / (folds - 1)) ** (2 / 3), 1.25 * self.lost**2)
 
 
 def of_choosing(plain: float, lowest: Floats, genuine: int, impostors: int, cost: DetectionCost) -> Choosing:

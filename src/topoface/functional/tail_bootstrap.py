@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from topoface.functional.bootstrap import Floats, identity_counts, towards
 from topoface.functional.compiled import compiled
+from topoface.functional.influences import error_of_sums
 from topoface.functional.lowest_cost import of_choosing, unchosen
 from topoface.functional.tail_loops import Counts, total_arrays, total_loops, walk_arrays, walk_loops
 from topoface.functional.verification import DetectionCost, allowed_false_accepts
@@ -81,8 +82,7 @@ def tail_bootstrap(
 ) -> TailReplicates:
     """What `bootstrap.identity_bootstrap` gives for TAR at FAR and minDCF, a hundred times as fast.
 
-    The share of the couples (see there) is not drawn, but known: at a fixed threshold the number of accepted impostor pairs varies
-    with them by a sum of squares, and the place of a threshold among the impostor pairs by as much.
+    How far the place of a threshold among the impostor pairs may be off is that of the number of them that it accepts, by `influences`.
 
     Args:
         genuine: pairs of one person.
@@ -113,14 +113,16 @@ def tail_bootstrap(
         places[rows], lowest[rows], kept[rows] = found
 
     allowed = np.array([allowed_false_accepts(len(impostor.scores), far) for far in targets], np.int64)
-    variances = couples.variances(tail, np.append(allowed, accepted))
+    # Where no false accept is allowed, the highest impostor pair is the threshold.
+    sums, squares = couples.influences(tail, np.append(np.maximum(allowed, 1), accepted))
     for k, place in enumerate(allowed):
-        moved = towards(
-            float(place), np.where(np.isnan(kept), np.nan, places[:, k]), float(variances[k]), people
-        )
+        drawn = np.where(np.isnan(kept), np.nan, places[:, k])
+        moved = towards(float(place), drawn, error_of_sums(sums[:, k], float(squares[k])))
         places[:, k] = np.where(np.isnan(moved), place, np.floor(moved + 0.5))
-    own_variance = float(variances[-1]) * (cost.ratio / len(impostor.scores)) ** 2
-    settled = towards(plain, kept, own_variance, people)
+    dear, owners = cost.ratio / len(impostor.scores), np.stack([tail.own_left, tail.own_right])
+    missed = _pairs_of(owners[:, best:], people) - (1 - best / owners.shape[1]) * _pairs_of(owners, people)
+    error = error_of_sums(dear * sums[:, -1] + missed / owners.shape[1], dear**2 * float(squares[-1]))
+    settled = towards(plain, kept, error)
     choosing = of_choosing(plain, lowest, len(genuine.scores), len(impostor.scores), cost)
     costs = unchosen(plain, settled, choosing)
 
@@ -160,24 +162,44 @@ class _Couples:
         )
         return total
 
-    def variances(self, tail: _Tail, accepted: NDArray[np.int64]) -> NDArray[np.float64]:
-        """How the number of accepted impostor pairs varies with the couples, where that many are accepted."""
+    def influences(
+        self, tail: _Tail, accepted: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What each person does to the number of accepted impostor pairs, where so many are accepted ``[k]``.
+
+        Returns:
+            ``[people, k]``, and the sum over couples of the square of what each couple does, ``[k]``.
+        """
+        people, share = self._base - 1, accepted / self._pairs
+        every = sum(
+            np.bincount(side, self._times, people + 1)[:people]
+            for side in (self._all // self._base, self._all % self._base)
+        )
+        sides = np.stack([tail.left, tail.right])
+        sums, before, met = np.empty((people, len(accepted))), 0, np.zeros(people)
+        for k in np.argsort(accepted, kind="stable"):
+            met += _pairs_of(sides[:, before : accepted[k]], people)
+            before = int(accepted[k])
+            sums[:, k] = met - share[k] * every
         codes = self._codes(tail.left, tail.right)
         order = np.argsort(codes, kind="stable")
         codes = codes[order]
         start = np.flatnonzero(np.append(True, codes[1:] != codes[:-1]))
         times = np.diff(np.append(start, len(codes)))
-        before = np.arange(len(codes)) - np.repeat(start, times)  # pairs of the same couple further up
+        further = np.arange(len(codes)) - np.repeat(start, times)  # pairs of the same couple further up
         own = np.repeat(self._times[np.searchsorted(self._all, codes[start])], times)
         two = codes % self._base < self._base - 1
         squares, products = np.zeros((2, len(codes) + 1))
-        squares[1 + order], products[1 + order] = two * (2 * before + 1), two * own
-        share = accepted / self._pairs
-        every = float((self._times[self._all % self._base < self._base - 1].astype(np.float64) ** 2).sum())
-        spread: NDArray[np.float64] = (
-            np.cumsum(squares)[accepted] - 2 * share * np.cumsum(products)[accepted] + share**2 * every
-        )
-        return spread
+        squares[1 + order], products[1 + order] = two * (2 * further + 1), two * own
+        whole = float((self._times[self._all % self._base < self._base - 1].astype(np.float64) ** 2).sum())
+        return sums, np.cumsum(squares)[accepted] - 2 * share * np.cumsum(products)[
+            accepted
+        ] + share**2 * whole
+
+
+def _pairs_of(sides: NDArray[Any], people: int) -> NDArray[np.int64]:
+    """How many of the pairs ``[2, m]`` each person is in; a last person, whom all draw once, is nobody."""
+    return np.bincount(sides.ravel(), minlength=people + 1)[:people]
 
 
 def _other(pairs: ScoredPairs, people: int) -> NDArray[Any]:

@@ -39,31 +39,20 @@ def roc_figures(tar: Floats, far: Floats, fars: Sequence[float]) -> dict[str, Fl
     return figures
 
 
-def kfold_accuracies(
-    weights: Floats, labels: NDArray[np.bool_], fold: NDArray[np.intp], ends: NDArray[np.intp]
-) -> Floats:
-    """Weighted accuracy ``[r]``, mean over the folds that weigh anything, thresholds from the other folds (strictest of the best).
+def fold_accuracy(weights: Floats, right: NDArray[np.bool_], fold: NDArray[np.intp]) -> Floats:
+    """Weighted share of the pairs that are judged right ``[r]``, mean over the folds that weigh anything.
 
     Args:
-        weights: as of `rates`, like labels and ends.
-        labels: as there.
+        weights: ``[r, m]``.
+        right: ``[m]``.
         fold: ``[m]``, from 0.
-        ends: as there.
     """
-    gain = np.where(labels, weights, -weights)
-    every = _running_total(gain)[:, ends]
-    rows = np.arange(len(weights))
-    accuracies = []
-    for k in range(int(fold.max()) + 1):
-        held_out = np.flatnonzero(fold == k)
-        own = _running_total(gain[:, held_out])
-        # Of this fold's pairs, so many are among the ends[c] best of all.
-        own_accepted = np.searchsorted(held_out, ends)
-        best = np.argmax(every - own[:, own_accepted], axis=1)
-        correct = weights[:, held_out][:, ~labels[held_out]].sum(axis=1) + own[rows, own_accepted[best]]
-        accuracies.append(correct / weights[:, held_out].sum(axis=1))
-    drawn = ~np.isnan(accuracies)  # a small fold may have drawn nobody: the mean is over those that did
-    mean: Floats = np.sum(accuracies, axis=0, where=drawn) / drawn.sum(axis=0)
+    own = fold[:, None] == np.arange(int(fold.max()) + 1)
+    every = weights @ own.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        shares = (weights @ (own & right[:, None]).astype(np.float64)) / every
+    drawn = every > 0  # a small fold may have drawn nobody: the mean is over those that did
+    mean: Floats = np.sum(shares, axis=1, where=drawn) / drawn.sum(axis=1)
     return mean
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from topoface.functional.bootstrap import identity_bootstrap, percentile_interval
+from topoface.functional.bootstrap import Replicates, difference_intervals, drawn_figures, percentile_interval
 from topoface.recipe.yaml_files import read_mapping
 
 REPLICATES = 1000
@@ -77,7 +77,7 @@ class RunFiles:
         path = self.folder / "study.json"
         return float(json.loads(path.read_text(encoding="utf-8"))["wall_s"]) if path.is_file() else math.nan
 
-    def replicates(self, protocol: str) -> dict[str, Floats] | None:
+    def replicates(self, protocol: str) -> Replicates | None:
         """Every metric under the identity bootstrap, or None without score file; the same people for every run."""
         path = self.folder / "scores" / f"{protocol}.npz"
         fars = tuple(float(name[4:]) for name in self.figures()[protocol] if name.startswith("tar@"))
@@ -104,7 +104,7 @@ class Comparison(NamedTuple):
         over_identities: 95 % bootstrap interval of the mean.
         difference: mean over the seeds that both have, variant minus baseline.
         difference_over_seeds: its paired t-interval.
-        difference_over_identities: its paired bootstrap interval.
+        difference_over_identities: its paired interval.
     """
 
     seeds: int
@@ -124,16 +124,16 @@ def compare(runs: Sequence[RunFiles], baseline: Sequence[RunFiles], protocol: st
     gaps = [values[seed] - references[seed] for seed in common]
     ours = [run for run in runs if run.seed in common]
     theirs = [run for run in baseline if run.seed in common]
-    own, other = (_mean_replicates(some, protocol, metric) for some in (ours, theirs))
+    own, other = (_replicates_of(some, protocol, metric) for some in (ours, theirs))
     paired = NO_INTERVAL
-    if own is not None and other is not None and ours[0].pairs(protocol) == theirs[0].pairs(protocol):
-        paired = percentile_interval(own - other)
-    every = _mean_replicates(runs, protocol, metric)
+    if own and other and ours[0].pairs(protocol) == theirs[0].pairs(protocol):
+        paired = difference_intervals(own, other)[metric]
+    every = [replicates.settled()[metric] for replicates in _replicates_of(runs, protocol, metric)]
     return Comparison(
         seeds=len(values),
         mean=float(np.mean(list(values.values()))) if values else math.nan,
         over_seeds=t_interval(list(values.values())),
-        over_identities=NO_INTERVAL if every is None else percentile_interval(every),
+        over_identities=percentile_interval(np.mean(every, axis=0)) if every else NO_INTERVAL,
         difference=float(np.mean(gaps)) if gaps else math.nan,
         difference_over_seeds=t_interval(gaps),
         difference_over_identities=paired,
@@ -191,16 +191,14 @@ def _figures(judged: Mapping[str, Any]) -> dict[str, Figure]:
 
 
 @functools.cache
-def _replicates(path: Path, _changed: int, fars: tuple[float, ...]) -> dict[str, Floats]:
+def _replicates(path: Path, _changed: int, fars: tuple[float, ...]) -> Replicates:
     with np.load(path) as file:
         arrays = (file["scores"], file["same"], file["identities"], file["folds"])
-    return identity_bootstrap(*arrays, fars=fars, replicates=REPLICATES)
+    return drawn_figures(*arrays, fars, None, REPLICATES, 0)
 
 
-def _mean_replicates(runs: Sequence[RunFiles], protocol: str, metric: str) -> Floats | None:
+def _replicates_of(runs: Sequence[RunFiles], protocol: str, metric: str) -> list[Replicates]:
+    """Of all runs, or of none where one has no scores."""
     every = [run.replicates(protocol) for run in runs]
-    known = [replicates[metric] for replicates in every if replicates is not None and metric in replicates]
-    if not known or len(known) < len(runs):
-        return None
-    mean: Floats = np.mean(known, axis=0)
-    return mean
+    known = [replicates for replicates in every if replicates is not None and metric in replicates.plain]
+    return known if len(known) == len(runs) else []

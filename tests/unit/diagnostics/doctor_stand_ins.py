@@ -14,8 +14,9 @@ from topoface.diagnostics.doctor.contracts import Sample
 from topoface.diagnostics.doctor.faults import image_findings, look
 from topoface.diagnostics.doctor.network import Contract, Network, even
 from topoface.diagnostics.doctor.pair_faults import pair_findings
-from topoface.diagnostics.doctor.separation import draw_weights
+from topoface.diagnostics.doctor.separation import Known
 from topoface.evaluation import open_protocol
+from topoface.functional.influences import Meetings
 
 FOLDS, PEOPLE, SHOTS = 4, 40, 3
 RGB = even(127.5, 127.5)
@@ -63,7 +64,7 @@ def sample(images: NDArray[np.uint8], pairs: int = 200) -> Sample:
     other = np.where(np.arange(pairs) % 2, person, (person + rng.integers(1, PEOPLE, pairs)) % PEOPLE)
     shots = np.stack([rng.permutation(SHOTS)[:2] for _ in range(pairs)])
     who = np.stack([person, other], axis=1)
-    return Sample(faces=images, pairs=who * SHOTS + shots, weights=draw_weights(person == other, who))
+    return Sample(faces=images, pairs=who * SHOTS + shots, known=Known(person == other, Meetings(who)))
 
 
 class Folder:

@@ -19,9 +19,10 @@ from topoface.diagnostics.doctor.contracts import (
 )
 from topoface.diagnostics.doctor.network import even, open_network
 from topoface.diagnostics.doctor.selftest import network_test
-from topoface.diagnostics.doctor.separation import Gain, draw_weights, gain, separation
+from topoface.diagnostics.doctor.separation import Gain, Known, gain, separation
 from topoface.errors import UserError
 from topoface.evaluation import open_protocol
+from topoface.functional.influences import Meetings
 from topoface.models import build_model, load, save
 
 
@@ -110,8 +111,8 @@ def test_what_few_pairs_leave_open_is_decided_on_others(small, monkeypatch):
     crops = moved(small.faces, wide=112 / 96).round().clip(0, 255).astype(np.uint8)
     few = sample(crops, 24)
     unsure = replace(
-        few, weights=replace(few.weights, people=np.random.default_rng(0).gamma(0.2, size=(1000, 24)))
-    )
+        few, known=few.known._replace(meetings=Meetings(few.pairs % 3))
+    )  # three people tell little
     alone, second = (
         examine_alignment(network(), RGB, unsure, others=o)[0] for o in (None, lambda: sample(crops, 200))
     )
@@ -179,12 +180,25 @@ def test_moving_by_whole_pixels_moves_pixels():
 def test_separation_is_the_distance_of_the_means_in_deviations():
     rng = np.random.default_rng(0)
     scores, same = rng.normal(size=40), np.arange(40) < 15
-    weights = rng.integers(0, 4, (3, 40)).astype(float)
-    for row, found in zip(weights, separation(scores, same, weights), strict=True):
-        drawn = [np.repeat(scores[kind], row[kind].astype(int)) for kind in (same, ~same)]
-        expected = (drawn[0].mean() - drawn[1].mean()) / np.sqrt((drawn[0].var() + drawn[1].var()) / 2)
-        assert found == pytest.approx(expected, abs=1e-12)
-    assert separation(np.ones(40), same)[0] == 0
+    own, other = scores[same], scores[~same]
+    expected = (own.mean() - other.mean()) / np.sqrt((own.var() + other.var()) / 2)
+    assert separation(scores, same) == pytest.approx(expected, abs=1e-12)
+    assert separation(np.ones(40), same) == 0
+
+
+def test_the_interval_of_a_gain_is_that_of_the_jackknife_where_everyone_has_one_pair():
+    """Pairs left out one at a time, which is independent of any derivative."""
+    rng = np.random.default_rng(1)
+    same = np.arange(900) < 400
+    better, worse = 1.5 * same + rng.normal(size=900), same + rng.normal(size=900)
+    found = gain(
+        better, worse, Known(same, Meetings(np.repeat(np.arange(900)[:, None], 2, 1))), comparisons=1
+    )
+    kept = [np.arange(900) != k for k in range(900)]
+    without = np.array([separation(better[k], same[k]) - separation(worse[k], same[k]) for k in kept])
+    error = np.sqrt(((without - without.mean()) ** 2).sum() * 899 / 900)
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * error, rel=0.02)
+    assert (found.high + found.low) / 2 == pytest.approx(found.value)
 
 
 def test_equally_good_ways_are_rarely_told_apart_and_clearly_better_ones_are():
@@ -196,16 +210,16 @@ def test_equally_good_ways_are_rarely_told_apart_and_clearly_better_ones_are():
         same = people < 50
         common = 2.0 * same + rng.normal(size=100)
         one, other = (common + rng.normal(0, 0.5, 100) for _ in range(2))
-        weights = draw_weights(same, who, seed=trial)
-        real += gain(one, other, weights, comparisons=1).low > 0
-        better += gain(one + 3.0 * same, other, weights, comparisons=9).real
+        known = Known(same, Meetings(who))
+        real += gain(one, other, known, comparisons=1).low > 0
+        better += gain(one + 3.0 * same, other, known, comparisons=9).real
     assert real <= 4  # 2.5 % on this side: 1 expected
     assert better >= 38
 
 
 def test_the_best_way_is_best_whatever_was_declared(small):
-    scores = {"noise": np.random.default_rng(1).normal(size=200), "good": small.weights.same + np.random.default_rng(2).normal(0, 0.3, 200)}  # fmt: skip
-    noise, good = try_each(scores, small.weights)
+    scores = {"noise": np.random.default_rng(1).normal(size=200), "good": small.known.same + np.random.default_rng(2).normal(0, 0.3, 200)}  # fmt: skip
+    noise, good = try_each(scores, small.known)
     assert good.over_first.real
     assert noise.behind_best.real
     assert not good.behind_best.real
@@ -273,7 +287,7 @@ def test_batch_statistics_and_broken_embeddings_are_named():
 def test_a_sample_is_balanced_seeded_and_leaves_out_what_cannot_be_used():
     protocol = open_protocol("synthetic:?identities=20&images=3&pairs=100&seed=3")
     one, again, other = (draw_sample(protocol, 40, [0, 1], seed=seed) for seed in (0, 0, 1))
-    assert one.weights.same.sum() == 20 == len(one.pairs) / 2
+    assert one.known.same.sum() == 20 == len(one.pairs) / 2
     np.testing.assert_array_equal(one.faces, again.faces)
     assert not np.array_equal(one.pairs, other.pairs)
     rest = draw_sample(protocol, 1000, [0, 1], after=40)  # all others
@@ -292,7 +306,7 @@ def test_the_public_embedder_wants_bgr_although_its_readme_says_rgb():
     few = draw_sample(protocol, 90)
     opened = open_network(str(DATA / "models" / "mobilefacenet_insightface.onnx"))
     ways = {way: few.score(opened.embed(few.faces, even(127.5, 127.5, way))) for way in ("rgb", "bgr")}
-    rgb, bgr = try_each(ways, few.weights)
+    rgb, bgr = try_each(ways, few.known)
     assert bgr.separation > rgb.separation
     assert bgr.auc > rgb.auc
 

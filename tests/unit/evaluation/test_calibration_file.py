@@ -15,7 +15,7 @@ from topoface.models import build_model, load, save
 @pytest.fixture(scope="module")
 def calibration() -> Calibration:
     pairs = planted()
-    return calibrate(pairs, as_protocol(pairs), weights="w", far=0.02, prior=0.5, replicates=100)
+    return calibrate(pairs, as_protocol(pairs), weights="w", far=0.02, prior=0.5)
 
 
 def test_verdicts_rise_with_the_score_and_leave_room_for_doubt(calibration: Calibration) -> None:

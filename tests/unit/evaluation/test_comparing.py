@@ -88,7 +88,7 @@ def test_shares_known_by_replicates_alone_need_six_trials(protocol):
 
 
 def test_without_bootstrap_plain_differences_stand_and_nothing_is_drawn(protocol, monkeypatch):
-    monkeypatch.setattr("topoface.evaluation.pairs.comparing.paired_bootstrap", None)
+    monkeypatch.setattr("topoface.evaluation.pairs.comparing.paired_intervals", None)
     found = compare(judged(protocol, 30, bootstrap=0), judged(protocol, bootstrap=0))
     assert np.isnan([d.low for d in found.values()]).all()
     text = _differences(found)
@@ -101,9 +101,9 @@ def test_a_difference_is_of_as_many_replicates_as_the_models_have(protocol, monk
     import topoface.evaluation.pairs.comparing as module
 
     asked = []
-    drawn = module.paired_bootstrap
+    drawn = module.paired_intervals
     monkeypatch.setattr(
-        module, "paired_bootstrap", lambda *a, **k: asked.append(k["replicates"]) or drawn(*a, **k)
+        module, "paired_intervals", lambda *a, **k: asked.append(k["replicates"]) or drawn(*a, **k)
     )
     compare(judged(protocol, bootstrap=7), judged(protocol, bootstrap=7))
     assert asked == [7]

@@ -206,7 +206,7 @@ def test_traits_of_drawn_people_give_groups_and_a_report(drawn, tmp_path):
     write_report(tmp_path / "r.html", ReportInput(title="Groups", models=models))
     page = " ".join((tmp_path / "r.html").read_text().split())
     for words in ("Groups: synthetic", "By skin, FMR of all pairs at most", "A group is a label that somebody gave",
-                  "False matches between groups, one &lt;b&gt;", "At other thresholds", "threshold is chosen anew"):  # fmt: skip
+                  "False matches between groups, one &lt;b&gt;", "At other thresholds", "does to a rate and to the threshold"):  # fmt: skip
         assert words in page
     assert "<b>&" not in page
     assert "one <b>" not in page
@@ -236,7 +236,7 @@ def twice_judged(tmp_path, *, worse=0.0, bootstrap=60, seed=0):
 
 def test_models_differ_where_one_is_worse_and_nowhere_else(tmp_path):
     first, second, groupings = twice_judged(tmp_path, worse=0.5, bootstrap=200)
-    found = beside(first, second, groupings, bootstrap=200)
+    found = beside(first, second, groupings, intervals=True)
     rows = {row.name: row for row in found.attributes[0].beside}
     tables = [judgement.attributes[0].tables[found.shown] for _, judgement in (first, second)]
     for cells in zip(*(table.rows for table in tables), strict=True):
@@ -260,7 +260,7 @@ def test_models_differ_where_one_is_worse_and_nowhere_else(tmp_path):
 
 def test_a_model_beside_itself_differs_by_nothing(tmp_path):
     first, _, groupings = twice_judged(tmp_path)
-    for attribute in beside(first, first, groupings, bootstrap=60).attributes:
+    for attribute in beside(first, first, groupings, intervals=True).attributes:
         for row in attribute.beside:
             assert row.fmr.value == row.fnmr.value == 0
             assert row.fnmr.low <= 0 <= row.fnmr.high

@@ -155,7 +155,7 @@ def test_scores_no_better_than_chance_are_refused() -> None:
 
 
 def test_probabilities_hold_for_other_people_and_naive_ones_do_not() -> None:
-    found = quality(planted(spread=0.2), 0.5, where="planted", replicates=50)
+    found = quality(planted(spread=0.2), 0.5, where="planted")
     assert found.error < found.expected < found.before
     assert found.cllr.low < found.cllr.value < found.cllr.high < 1
     assert 0 < found.brier.low < found.brier.value < found.brier.high
@@ -168,9 +168,7 @@ def test_probabilities_of_each_half_come_from_the_line_of_the_other() -> None:
     for k in (0, 1):
         line = fit_logistic(pairs.scores[half == 1 - k], pairs.same[half == 1 - k], 0.3)
         ratio[half == k] = line.log_ratio(pairs.scores[half == k])
-    assert quality(pairs, 0.3, where="planted", replicates=0).cllr.value == pytest.approx(
-        cllr(ratio, pairs.same)
-    )
+    assert quality(pairs, 0.3, where="planted").cllr.value == pytest.approx(cllr(ratio, pairs.same))
 
 
 def test_the_report_shows_the_smallest_rate_that_pairs_can_tell() -> None:
@@ -191,7 +189,7 @@ def test_the_report_shows_the_smallest_rate_that_pairs_can_tell() -> None:
 
 
 def test_shares_of_none_and_all_are_drawn_at_the_edge() -> None:
-    bins = quality(planted(spread=0.02), 0.5, where="planted", replicates=0).bins
+    bins = quality(planted(spread=0.02), 0.5, where="planted").bins
     assert {0.0, 1.0} <= set(bins.share.tolist())
     assert "nan" not in reliability_plot({"m": bins}, {"m": "#123456"})
 

@@ -11,13 +11,14 @@ from topoface.functional import bootstrap
 from topoface.functional.bootstrap import (
     drawn_figures,
     identity_bootstrap,
-    paired_bootstrap,
+    paired_intervals,
     percentile_interval,
     towards,
 )
 from topoface.functional.draws import generator
+from topoface.functional.influences import Error
 from topoface.functional.lowest_cost import of_choosing
-from topoface.functional.verification import DetectionCost, min_dcf
+from topoface.functional.verification import DetectionCost, auc, kfold, min_dcf
 
 FARS = (0.01, 0.1, 0.5)
 COST = DetectionCost(prior=0.25)
@@ -39,14 +40,21 @@ def cost_by_definition(scores, same, threshold, weights):
     return 1 - tar + (1 - COST.prior) * far / COST.prior  # accepting nobody costs 1
 
 
+def accuracy_by_definition(scores, same, folds, weights):
+    """At the thresholds that are best for the pairs as they are."""
+    weights = np.ones(len(scores)) if weights is None else np.array(weights)
+    right = (scores >= kfold(scores, same, folds).thresholds[folds]) == same
+    drawn = [k for k in range(3) if weights[folds == k].sum()]
+    return np.mean([np.average(right[folds == k], weights=weights[folds == k]) for k in drawn])
+
+
 def figures_by_definition(scores, same, folds, weights):
     weighted = (scores.tolist(), same.tolist())
-    per_fold = oracle.kfold_accuracy(*weighted, folds.tolist(), weights)
     return {
         "auc": float(oracle.auc(*weighted, weights)),
         "eer": float(oracle.equal_error_rate(*weighted, weights)),
         "min_dcf": cost_by_definition(scores, same, min_dcf(scores, same, COST)[1], weights),
-        "accuracy": np.mean([float(a) for a in per_fold if a is not None]),
+        "accuracy": accuracy_by_definition(scores, same, folds, weights),
         **{f"tar@{far:g}": float(oracle.tar_at_far(*weighted, far, weights)) for far in FARS},
     }
 
@@ -56,35 +64,40 @@ def test_each_replicate_equals_the_figures_of_weighted_pairs():
     found = drawn_figures(scores, same, who, folds, FARS, COST, 12, 5)
     names, codes = np.unique(who, return_inverse=True)
     codes = codes.reshape(-1, 2)
-    couples = sorted({tuple(sorted(pair)) for pair in codes.tolist() if pair[0] != pair[1]})
     assert found.plain == pytest.approx(figures_by_definition(scores, same, folds, None), abs=1e-12)
-    lowest = []
+    lowest, fewest = [], []
     for r in range(12):
         counts = np.bincount(
             generator(5, "identity bootstrap", r).integers(len(names), size=len(names)), minlength=len(names)
         )
-        times = dict(
-            zip(couples, generator(5, "couple bootstrap", r).poisson(1.0, len(couples)), strict=True)
+        weights = [int(counts[a] if a == b else counts[a] * counts[b]) for a, b in codes]
+        expected = figures_by_definition(scores, same, folds, weights)
+        assert {name: values[r] for name, values in found.people.items()} == pytest.approx(
+            expected, abs=1e-12
         )
-        by_people = [int(counts[a] if a == b else counts[a] * counts[b]) for a, b in codes]
-        by_couples = [1 if a == b else int(times[min(a, b), max(a, b)]) for a, b in codes]
-        for drawn, weights in ((found.people, by_people), (found.couples, by_couples)):
-            expected = figures_by_definition(scores, same, folds, weights)
-            assert {name: values[r] for name, values in drawn.items()} == pytest.approx(expected, abs=1e-12)
-        lowest.append(float(oracle.min_dcf(scores.tolist(), same.tolist(), COST.prior, by_people)))
+        lists = scores.tolist(), same.tolist()
+        lowest.append(float(oracle.min_dcf(*lists, COST.prior, weights)))
+        fewest.append(float(oracle.min_dcf(*lists, 0.5, weights)))  # half of the pairs are genuine
+    even = DetectionCost(prior=0.5)
     lost = of_choosing(found.plain["min_dcf"], np.array(lowest), 30, 30, COST)
-    assert found.choosing == {"min_dcf": pytest.approx(lost)}
+    of_folds = of_choosing(min_dcf(scores, same, even)[0], np.array(fewest), 30, 30, even).held_out(3)
+    assert found.choosing == {
+        "min_dcf": pytest.approx(lost),
+        "accuracy": pytest.approx((-0.5 * of_folds.lost, 0.25 * of_folds.variance)),
+    }
 
 
-def test_replicates_are_moved_until_couples_weigh_once():
+def test_replicates_are_moved_until_they_are_as_far_apart_as_the_error_says():
     rng = np.random.default_rng(0)
     drawn = 5 + rng.normal(size=10_000) * 3
-    for couples, left in ((0.0, 9.0), (2.0, 5.0), (3.0, 3.0), (4.0, 4.0), (20.0, 9.0)):
-        moved = towards(5.0, drawn, couples, 10**9)
-        assert moved.var() == pytest.approx(left, rel=0.05)
+    for size in (0.5, 2.0, 3.0, 3.2):
+        moved = towards(5.0, drawn, Error(size, 1e9))
+        assert moved.std() == pytest.approx(size, rel=0.03)
         assert np.abs(moved - 5).max() <= np.abs(drawn - 5).max()
-    assert np.array_equal(towards(1.0, np.ones(3), 1.0, 9), np.ones(3))
-    assert towards(5.0, drawn, 3.0, 40).std() == pytest.approx(3**0.5 * 1.044, rel=0.02)
+    assert np.array_equal(towards(1.0, np.ones(3), Error(1.0, 9)), np.ones(3))
+    assert towards(5.0, drawn, Error(1.0, 9.0)).std() == pytest.approx(2.262 / 1.96, rel=0.03)  # Student's t
+    undefined = towards(5.0, np.append(drawn, np.nan), Error(1.0, 1e9))
+    assert np.isnan(undefined).sum() == 1
 
 
 def test_where_everyone_appears_once_the_interval_is_that_of_independent_pairs():
@@ -126,8 +139,8 @@ def test_strictly_increasing_maps_and_other_names_of_people_change_nothing():
 def test_the_difference_of_a_model_with_itself_is_zero_and_of_a_mapped_one_too():
     scores, same, who, folds = some_pairs(4)
     for twin in (scores, scores * 2 + 1):
-        for difference in paired_bootstrap(scores, twin, same, who, folds, fars=FARS, replicates=20).values():
-            assert not difference.any()
+        found = paired_intervals(scores, twin, same, who, folds, fars=FARS, cost=COST, replicates=20)
+        assert set(found.values()) == {(0.0, 0.0)}
 
 
 def test_paired_differences_are_narrower_than_two_intervals_suggest():
@@ -135,8 +148,9 @@ def test_paired_differences_are_narrower_than_two_intervals_suggest():
     rng = np.random.default_rng(1)
     a, b = (scores + rng.normal(size=len(scores)) * 0.05 for _ in range(2))
     apart = [identity_bootstrap(s, same, who, replicates=200)["auc"] for s in (a, b)]
-    together = paired_bootstrap(a, b, same, who, replicates=200)["auc"]
-    assert together.std() < 0.6 * np.hypot(apart[0].std(), apart[1].std())
+    low, high = paired_intervals(a, b, same, who, replicates=1)["auc"]
+    assert (high - low) / 3.92 < 0.6 * np.hypot(apart[0].std(), apart[1].std())
+    assert low + high == pytest.approx(2 * (auc(a, same) - auc(b, same)))
 
 
 def test_intervals_cover_the_truth_when_people_differ_in_difficulty():

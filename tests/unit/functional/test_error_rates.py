@@ -62,15 +62,6 @@ def test_influence_and_error_are_those_of_every_person_left_out_in_turn(seed):
     assert found.freedom[0] == pytest.approx(2 * len(values) / (spread - 1))
 
 
-def test_deviates_of_student_are_about_those_of_the_normal_distribution():
-    for freedom in (3.0, 8.0, 50.0, 1e6):
-        t = stats.t.ppf([0.025, 0.2, 0.5, 0.9, 0.975], freedom)
-        z = stats.norm.ppf([0.025, 0.2, 0.5, 0.9, 0.975])
-        np.testing.assert_allclose(module._normal_of_student(t, np.array(freedom)), z, atol=0.02)
-        back = module._student_of_normal(1.3, np.array(freedom))
-        assert module._normal_of_student(back, np.array(freedom)) == pytest.approx(1.3)
-
-
 def test_a_rate_that_one_person_makes_is_known_with_little_freedom():
     wrong = np.zeros((50, 1), np.int64)
     wrong[:2] = 20  # one couple

@@ -7,8 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.oracles import score_calibration as oracle
-from topoface.functional.bootstrap import identity_counts
-from topoface.functional.drawn_shares import share_replicates
 from topoface.functional.score_calibration import (
     brier,
     cllr,
@@ -157,16 +155,3 @@ def test_brier_weighs_kinds_by_the_prior() -> None:
 def test_what_makes_no_sense_is_refused(scores, same, prior, message) -> None:
     with pytest.raises(ValueError, match=message):
         fit_logistic(scores, same, prior)
-
-
-def test_shares_of_replicates_are_weighted_means() -> None:
-    random = np.random.default_rng(6)
-    people = np.repeat(np.arange(10), 4)
-    values, among = random.random(40), random.random(40) < 0.7
-    found = share_replicates(
-        {"share": (values, among)}, np.stack([people, people], axis=1), replicates=20, seed=2
-    )
-    counts = identity_counts(10, range(20), 2)[:, people]
-    for r in range(20):
-        expected = np.average(values[among], weights=counts[r][among])
-        assert found["share"][r] == pytest.approx(expected)

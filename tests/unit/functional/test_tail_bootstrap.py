@@ -90,7 +90,14 @@ def test_the_variance_of_couples_is_what_drawing_them_gives():
     codes = np.unique(low * 12 + high, return_inverse=True)[1]
     bar = np.sort(impostor.scores)[-90]
     cells = np.bincount(codes, impostor.scores >= bar) - 0.1 * np.bincount(codes)
-    assert couples.variances(tail, np.array([90]))[0] == pytest.approx((cells**2).sum())
+    sums, squares = couples.influences(tail, np.array([300, 90]))
+    assert squares[1] == pytest.approx((cells**2).sum())
+    for k, accepted in enumerate((300, 90)):
+        above = impostor.scores >= np.sort(impostor.scores)[-accepted]
+        share = accepted / len(above)
+        for person in range(12):
+            own = (impostor.left == person) | (impostor.right == person)
+            assert sums[person, k] == pytest.approx(above[own].sum() - share * own.sum())
 
 
 def test_the_weight_of_all_pairs_counts_a_person_with_himself_once():

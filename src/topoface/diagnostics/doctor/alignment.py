@@ -102,7 +102,7 @@ def examine_alignment(
         scores[name] = sample.score(units)
         if abs(change.get("right", 0)) == SIDEWAYS:
             likeness[name] = _cosines(units, embedded(_mirror(crops)))
-    trials = try_each(scores, sample.weights)
+    trials = try_each(scores, sample.known)
     best = max(trials[1:], key=lambda trial: trial.separation)
     again = None
     if others and best.over_first.value > 0 and not any(trial.over_first.real for trial in trials[1:]):
@@ -137,7 +137,7 @@ def _second_look(
             np.concatenate([network.embed(moved(p, **change) if change else p, contract) for p in parts])
         )
 
-    more = gain(score(CROPS[name]), score({}), sample.weights, comparisons=1)
+    more = gain(score(CROPS[name]), score({}), sample.known, comparisons=1)
     return _SecondLook(gain=more, pairs=len(sample.pairs))
 
 
@@ -197,9 +197,9 @@ def _mirror_finding(sample: Sample, plain: Floats, mirrored: Floats) -> Finding:
     total = plain + mirrored
     lengths = np.linalg.norm(total, axis=1, keepdims=True)
     both = sample.score(total / np.where(lengths > 0, lengths, 1))
-    more = gain(both, scores, sample.weights, comparisons=1)
+    more = gain(both, scores, sample.known, comparisons=1)
     likeness = float(_cosines(plain, mirrored).mean())
-    genuine = float(scores[sample.weights.same].mean())
+    genuine = float(scores[sample.known.same].mean())
     helps = "helps" if more.low > 0 else "harms" if more.high < 0 else "makes no difference beyond chance"
     text = (
         f"an image and its mirror image have cosine {likeness:.2f}, two photographs of one person {genuine:.2f}; "

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from topoface.diagnostics.doctor.network import Contract, Network, even
 from topoface.diagnostics.doctor.report import Finding
-from topoface.diagnostics.doctor.separation import Gain, Weights, draw_weights, gain, separation
+from topoface.diagnostics.doctor.separation import Gain, Known, gain, separation
 from topoface.errors import UserError
 from topoface.evaluation.pairs.protocol import PairProtocol
 from topoface.functional.draws import generator
+from topoface.functional.influences import Meetings
 from topoface.functional.verification import auc
 
 Floats = NDArray[np.float64]
@@ -27,12 +28,12 @@ class Sample:
     Attributes:
         faces: uint8 RGB ``[n, 112, 112, 3]``.
         pairs: int64 ``[m, 2]``, positions in ``faces``.
-        weights: of the pairs.
+        known: of the pairs.
     """
 
     faces: NDArray[np.uint8]
     pairs: NDArray[np.int64]
-    weights: Weights
+    known: Known
 
     def score(self, units: Floats) -> Floats:
         """Cosines ``[m]``."""
@@ -93,7 +94,7 @@ def draw_sample(
     return Sample(
         faces=np.stack([protocol.images[int(i)] for i in used]),
         pairs=flat.reshape(-1, 2).astype(np.int64),
-        weights=draw_weights(protocol.same[rows], protocol.identities[protocol.pairs[rows]], seed=seed),
+        known=Known(protocol.same[rows], Meetings(protocol.identities[protocol.pairs[rows]])),
     )
 
 
@@ -113,19 +114,19 @@ def candidates(declared: Contract) -> list[Contract]:
     return [declared, *(contract for contract in every if contract != declared)]
 
 
-def try_each(scores: Mapping[str, Floats], weights: Weights) -> list[Trial]:
+def try_each(scores: Mapping[str, Floats], known: Known) -> list[Trial]:
     """Compare ways of scoring; the first one was declared."""
     first = next(iter(scores.values()))
-    apart = {name: float(separation(values, weights.same)[0]) for name, values in scores.items()}
+    apart = {name: separation(values, known.same) for name, values in scores.items()}
     best = scores[max(apart, key=lambda name: apart[name])]
     count = max(len(scores) - 1, 1)
     return [
         Trial(
             name=name,
-            auc=auc(values, weights.same),
+            auc=auc(values, known.same),
             separation=apart[name],
-            over_first=gain(values, first, weights, comparisons=count),
-            behind_best=gain(best, values, weights, comparisons=count),
+            over_first=gain(values, first, known, comparisons=count),
+            behind_best=gain(best, values, known, comparisons=count),
         )
         for name, values in scores.items()
     ]
@@ -148,7 +149,7 @@ def examine_contract(
         scores[str(contract)] = sample.score(network.embed(sample.faces, contract))
         if progress:
             progress(done * len(sample.faces), len(ways) * len(sample.faces))
-    trials = try_each(scores, sample.weights)
+    trials = try_each(scores, sample.known)
     first, best = trials[0], max(trials, key=lambda trial: trial.separation)
     figures = {
         "trials": [figures_of(trial) for trial in trials],
@@ -156,7 +157,7 @@ def examine_contract(
         "declared_by": network.source,
     }
     constant = np.zeros(len(sample.pairs))
-    if not gain(scores[best.name], constant, sample.weights, comparisons=len(trials)).real:
+    if not gain(scores[best.name], constant, sample.known, comparisons=len(trials)).real:
         text = f"no way of feeding tells people apart (best AUC {best.auc:.3f}, {best.name}): check weights, labels and alignment"
         return network.declared, [Finding(check="contract", level="wrong", text=text, figures=figures)]
     told = f"{first.name} ({network.source}; AUC {first.auc:.4f}, d' {first.separation:.2f})"

@@ -25,7 +25,6 @@ from topoface.evaluation.calibration.counted import (
 from topoface.evaluation.calibration.judging import (
     CONTRACT,
     Calibration,
-    intervals_in_words,
     rates_to_tell,
     require_options,
 )
@@ -56,7 +55,6 @@ def calibrate_all_pairs(
     far: float,
     prior: float,
     seed: int = 0,
-    replicates: int = 1000,
     step: Step = lambda _: lambda *_: None,
 ) -> Calibration:
     """Thresholds, line and their quality from every pair of a set.
@@ -70,7 +68,6 @@ def calibrate_all_pairs(
         far: as there.
         prior: as there.
         seed: as there; also draws pairs.
-        replicates: as there.
         step: gives a progress callback for the title of a step.
 
     Raises:
@@ -94,7 +91,7 @@ def calibrate_all_pairs(
         return People(units[own], numbered, impostor_pairs(numbered), pairs, fars, misses)
 
     whole, first, second = part(side >= 0), part(side == 0), part(side == 1)
-    found = quality(drawn, prior, where=where, replicates=replicates, seed=seed)
+    found = quality(drawn, prior, where=where, seed=seed)
     bars, false = choose_bars(whole, where, step("thresholds"))
     of_first, _ = choose_bars(first, where, step("thresholds of one half"))
     of_second, _ = choose_bars(second, where, step("thresholds of the other half"))
@@ -115,7 +112,6 @@ def calibrate_all_pairs(
         contract={
             **CONTRACT,
             "threshold": "lowest whose FAR on all pairs is at most the rate (exact, cosines in steps of 2^-28)",
-            "intervals": intervals_in_words(replicates, seed),
             "honest figures": f"chosen on one half, scored on the other, both ways; halves of the people, seed {seed}, "
             f"{impostors - within:,} pairs between them left out",
             "probabilities": f"of {len(drawn.same):,} pairs drawn evenly, at most {DRAWN:,} of one person and of two; so is the bar of "

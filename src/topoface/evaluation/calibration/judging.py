@@ -24,6 +24,7 @@ from topoface.functional.verification import allowed_false_accepts
 CONTRACT: Final = {
     "score": "cosine of the embeddings, each plus that of the mirrored image",
     "same": "at or above the upper end of the threshold's interval",
+    "intervals": "95 %, from what each person does to a figure",
     "different": "below the lower ends of the intervals of the threshold and of the bar of the miss rate",
 }
 
@@ -108,7 +109,6 @@ def calibrate(
     far: float,
     prior: float,
     seed: int = 0,
-    replicates: int = 1000,
 ) -> Calibration:
     """Thresholds, line and their quality from the pairs of a protocol.
 
@@ -118,8 +118,7 @@ def calibrate(
         weights: digest of the model.
         far: the rate wanted.
         prior: share of genuine pairs among those that will be compared.
-        seed: of halves and bootstrap.
-        replicates: of the identity bootstrap, for probabilities; 0: these have no interval.
+        seed: of halves.
 
     Raises:
         UserError: the pairs cannot tell the rate, or the scores tell nothing.
@@ -127,7 +126,7 @@ def calibrate(
     where = protocol.uri
     impostors = int((~pairs.same).sum())
     require_options(far, prior, impostors, where)
-    found = quality(pairs, prior, where=where, replicates=replicates, seed=seed)
+    found = quality(pairs, prior, where=where, seed=seed)
     return Calibration(
         weights=weights,
         date=datetime.now(UTC).date().isoformat(),
@@ -143,7 +142,6 @@ def calibrate(
         contract={
             **CONTRACT,
             "threshold": "lowest whose FAR on all pairs is at most the rate (exact)",
-            "intervals": intervals_in_words(replicates, seed),
             "honest figures": f"chosen on one half, scored on the other, both ways; {halves(pairs, seed, where)[1]}",
         },
         prior=prior,
@@ -165,16 +163,6 @@ def require_options(far: float, prior: float, impostors: int, where: str) -> Non
     if not 0 < prior < 1:
         raise UserError(f"is {prior:g}", "--prior", "give a share between 0 and 1")
     require_resolution(far, impostors, where)
-
-
-def intervals_in_words(replicates: int, seed: int) -> str:
-    """How intervals came about."""
-    drawn = (
-        f", of probabilities by {replicates} bootstrap replicates over people, seed {seed}"
-        if replicates
-        else ""
-    )
-    return f"95 %: of thresholds and rates by leaving out one person at a time{drawn}"
 
 
 def rates_to_tell(far: float, impostors: int) -> list[float]:

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from topoface.errors import UserError
 from topoface.evaluation.calibration.known_pairs import KnownPairs, halves
 from topoface.evaluation.figures import Figure
-from topoface.functional.drawn_shares import share_replicates
+from topoface.functional.influences import Meetings
 from topoface.functional.score_calibration import (
     Bins,
     LogisticLine,
@@ -17,9 +18,12 @@ from topoface.functional.score_calibration import (
     error_if_calibrated,
     fit_logistic,
     pair_costs,
+    pair_weights,
     probability,
     reliability,
 )
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,7 +69,7 @@ def fit(pairs: KnownPairs, prior: float, *, where: str) -> LogisticLine:
         raise UserError(str(error), where, "check the model and the protocol") from error
 
 
-def quality(pairs: KnownPairs, prior: float, *, where: str, replicates: int = 1000, seed: int = 0) -> Quality:
+def quality(pairs: KnownPairs, prior: float, *, where: str, seed: int = 0) -> Quality:
     """Probabilities of each half of the people from the line of the other half; errors as in `fit`, arguments as in
     `topoface.evaluation.threshold.choose`.
     """
@@ -78,28 +82,19 @@ def quality(pairs: KnownPairs, prior: float, *, where: str, replicates: int = 10
     ratio, tried = ratio[used], pairs.among(used)
     chance = probability(ratio, prior)
     bins = reliability(chance, tried.same, prior)
-    costs, squares = pair_costs(ratio, tried.same), (chance - tried.same) ** 2
-    drawn = share_replicates(
-        {
-            f"{name} {kind}": (values, tried.same == kind)
-            for name, values in (("cllr", costs), ("brier", squares))
-            for kind in (True, False)
-        },
-        tried.people,
-        replicates=replicates,
-        seed=seed,
-    )
+    meetings = Meetings(tried.people)
 
-    def within(name: str, value: float, share: float) -> Figure:
-        if not drawn:
-            return Figure(value)
-        return Figure(value).within(share * drawn[f"{name} True"] + (1 - share) * drawn[f"{name} False"])
+    def within(value: float, costs: Floats, share: float) -> Figure:
+        """A mean of costs of pairs, of which the genuine ones weigh ``share`` together."""
+        middle = np.where(tried.same, costs[tried.same].mean(), costs[~tried.same].mean())
+        error = meetings.error(pair_weights(tried.same, share) * (costs - middle))
+        return Figure(value, *error.around(value))
 
     return Quality(
         before=reliability((1 + tried.scores) / 2, tried.same, prior).error,
         error=bins.error,
         expected=error_if_calibrated(chance, tried.same, prior, seed=seed),
-        cllr=within("cllr", cllr(ratio, tried.same), 0.5),
-        brier=within("brier", brier(chance, tried.same, prior), prior),
+        cllr=within(cllr(ratio, tried.same), pair_costs(ratio, tried.same), 0.5),
+        brier=within(brier(chance, tried.same, prior), (chance - tried.same) ** 2, prior),
         bins=bins,
     )

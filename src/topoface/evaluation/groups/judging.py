@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from topoface.evaluation.figures import Figure, interval_in_words
+from topoface.evaluation.figures import Figure
 from topoface.evaluation.groups.attributes import AttributeTable, Grouping, Groupings, group_pairs
 from topoface.evaluation.groups.figures import (
     ENOUGH,
@@ -26,7 +26,6 @@ from topoface.evaluation.pairs.rfw import RfwProtocol
 from topoface.evaluation.pairs.verification import FARS, Verification
 from topoface.functional import bootstrap as resample
 from topoface.functional import verification as exact
-from topoface.functional.bootstrap import Floats
 from topoface.functional.group_rates import Rates, group_rates
 
 
@@ -49,20 +48,21 @@ def judge_groups(
     Args:
         result: from ``verify``.
         groupings: from ``attributes.group_pairs``, of the same protocol.
-        bootstrap: replicates of the identity bootstrap, in each of which the threshold is chosen anew; 0 for no intervals.
-        seed: of the bootstrap.
+        bootstrap: replicates for the accuracies of RFW; 0 for no intervals at all.
+        seed: of these.
     """
     protocol = result.protocol
     who = protocol.identities[protocol.pairs]
     codes = [cell_codes(grouping) for grouping in groupings.groupings]
-    rates = group_rates(result.scores, protocol.same, who, codes, FARS, replicates=bootstrap, seed=seed)
+    rates = group_rates(result.scores, protocol.same, who, codes, FARS)
     impostors = int((~protocol.same).sum())
     lowest = [k for k, far in enumerate(FARS) if exact.allowed_false_accepts(impostors, far) >= ENOUGH]
     unit = "people" if protocol.interval_unit == "identity" else "groups of linked images"
     return GroupJudgement(
         protocol=protocol.name,
         attributes=tuple(
-            _attribute(result, who, *parts) for parts in zip(groupings.groupings, codes, rates, strict=True)
+            _attribute(result, *parts, bootstrap > 0)
+            for parts in zip(groupings.groupings, codes, rates, strict=True)
         ),
         shown=lowest[-1] if lowest else 0,
         accuracies=_accuracies(result, protocol.race, bootstrap, seed)
@@ -71,11 +71,12 @@ def judge_groups(
         notes=groupings.notes,
         contract={
             "threshold": "one for all groups: the lowest whose FMR over all impostor pairs of the protocol does not exceed the target (exact)",
-            "intervals": f"{interval_in_words(bootstrap, unit, seed)}"
-            + ("; the threshold is chosen anew in each" if bootstrap else ""),
+            "intervals": f"95 %, from what each of the {unit} does to a rate and to the threshold"
+            if bootstrap
+            else "not computed",
             "max over geometric mean": "highest rate of the groups over the geometric mean of all (NISTIR 8429); not defined where a group made no "
             "error, without interval where one made fewer than ten; the interval is that of a band that holds all groups at once",
-            "differences": "wider of the replicates' interval and Newcombe's of the two rates; each holds for its own difference, so where many are "
+            "differences": "wider of Student's interval and Newcombe's of the two rates; each holds for its own difference, so where many are "
             "looked at, one in twenty leaves out zero by chance: those that stay when all are to hold together (Bonferroni) are told apart",
         },
     )
@@ -111,31 +112,24 @@ class _Kind(NamedTuple):
     cells: dict[int, Rate]
     rates: Rates
     far: int
-    people: dict[int, set[int]]
+    intervals: bool
 
 
 def _attribute(
     result: Verification,
-    who: NDArray[np.int64],
     grouping: Grouping,
     codes: NDArray[np.int64],
     rates: tuple[Rates, Rates],
+    intervals: bool,
 ) -> GroupedFigures:
     same = result.protocol.same
-    people = [
-        {
-            int(code): set(who[of & (codes == code)].ravel().tolist())
-            for code in np.unique(codes[of & (codes >= 0)])
-        }
-        for of in (~same, same)
-    ]
     return GroupedFigures(
         name=grouping.name,
         rule=grouping.rule,
         labels=grouping.labels,
         ungrouped=(int((same & (codes < 0)).sum()), int((~same & (codes < 0)).sum())),
         tables=tuple(
-            _table(result, grouping, codes, [_Kind({}, r, k, p) for r, p in zip(rates, people, strict=True)])
+            _table(result, grouping, codes, [_Kind({}, r, k, intervals) for r in rates])
             for k in range(len(FARS))
         ),
     )
@@ -176,9 +170,9 @@ def _table(
 
 def _rate(kind: _Kind, code: int, errors: int, pairs: int) -> Rate:
     value = Figure(errors / pairs) if pairs else Figure(float("nan"))
-    if pairs and len(kind.rates.people):
-        _, drawn = kind.rates.settled(lambda r: r[:, code], kind.far, len(kind.people[code]))
-        value = value.within(drawn, pairs)
+    if pairs and kind.intervals:
+        low, high = kind.rates.error(kind.far, {code: 1.0}).around(value.value)
+        value = value.between(low, min(1.0, high), pairs)
     return Rate(rate=value, errors=errors, pairs=pairs)
 
 
@@ -189,7 +183,7 @@ def _spread(kind: _Kind, rows: dict[int, Cell]) -> Spread:
         return Spread(worst=None, ratio=Figure(float("nan")), compared=0, differences=())
     cells = kind.cells
     worst = max(codes, key=lambda code: cells[code].rate.value)
-    found = [_difference(kind, rows, pair, len(pairs)) for pair in pairs] if len(kind.rates.people) else []
+    found = [_difference(kind, rows, pair, len(pairs)) for pair in pairs] if kind.intervals else []
     clear = sorted((d for d in found if d.points.low > 0), key=lambda d: -d.points.value)
     return Spread(
         worst=rows[worst] if cells[worst].errors else None,
@@ -201,45 +195,32 @@ def _spread(kind: _Kind, rows: dict[int, Cell]) -> Spread:
 
 def _ratio(kind: _Kind, codes: list[int]) -> Figure:
     """Highest over geometric mean. Its interval is what a band that holds every group's own ratio at once leaves possible: the
-    highest of several is too high by chance, so that its own replicates would shut out equal groups.
+    highest of several is too high by chance, so that its own interval would shut out equal groups.
     """
     errors = [kind.cells[code].errors for code in codes]
     if not all(errors):
         return Figure(float("nan"))
-
-    def log_ratio(code: int) -> tuple[float, Floats]:
-        def of(rates: Floats) -> Floats:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                found: Floats = np.log(rates[:, code]) - np.log(rates[:, codes]).mean(axis=1)
-            return found
-
-        return kind.rates.settled(of, kind.far, len(kind.people[code]))
-
-    logs = [log_ratio(code) for code in codes]
-    plain, drawn = np.array([own for own, _ in logs]), np.stack([replicates for _, replicates in logs])
-    drawn = drawn[:, np.isfinite(drawn).all(axis=0)]
+    rates = {code: kind.cells[code].rate.value for code in codes}
+    logs = np.log(list(rates.values()))
+    plain = logs - logs.mean()
     value = float(np.exp(plain.max()))
-    if not drawn.shape[1] or min(errors) < ENOUGH:
+    if not kind.intervals or min(errors) < ENOUGH:
         return Figure(value)
-    spread = drawn.std(axis=1)
-    away = np.abs(drawn - plain[:, None])
-    furthest = np.divide(away, spread[:, None], out=np.zeros_like(away), where=spread[:, None] > 0).max(
-        axis=0
-    )
-    reach = np.quantile(furthest, 0.95) * spread
+    mean = {code: -1 / (len(codes) * rate) for code, rate in rates.items()}
+    own = [kind.rates.error(kind.far, mean | {c: mean[c] + 1 / rate}) for c, rate in rates.items()]
+    reach = np.array([error.reach_of_one_of(len(codes)) for error in own])
     return Figure(value, max(1.0, float(np.exp((plain - reach).max()))), float(np.exp((plain + reach).max())))
 
 
 def _difference(kind: _Kind, rows: dict[int, Cell], pair: tuple[int, int], compared: int) -> Difference:
     first, second = sorted(pair, key=lambda code: -kind.cells[code].rate.value)
     one, two = kind.cells[first], kind.cells[second]
-    people = len(kind.people[first] | kind.people[second])
-    plain, drawn = kind.rates.settled(lambda r: r[:, first] - r[:, second], kind.far, people)
-    points = Figure(plain).within(drawn)
-    # Replicates know nothing of errors that nobody made; the two intervals do (R. Newcombe, 1998, method 10).
+    plain = one.rate.value - two.rate.value
+    reach = kind.rates.error(kind.far, {first: 1.0, second: -1.0}).reach
+    # Few errors know nothing of those that nobody made; the two intervals do (R. Newcombe, 1998, method 10).
     low = plain - np.hypot(one.rate.value - one.rate.low, two.rate.high - two.rate.value)
     high = plain + np.hypot(one.rate.high - one.rate.value, two.rate.value - two.rate.low)
-    points = Figure(plain, min(points.low, float(low)), max(points.high, float(high)))
+    points = Figure(plain, min(plain - reach, float(low)), max(plain + reach, float(high)))
     wider = NormalDist().inv_cdf(1 - 0.025 / compared) / NormalDist().inv_cdf(0.975)
     return Difference(rows[first].name, rows[second].name, points, plain - wider * (plain - points.low) > 0)
 

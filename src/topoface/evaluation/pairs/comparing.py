@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from topoface.evaluation.figures import COST, Figure, difference
 from topoface.evaluation.pairs.verification import FARS, Verification
 from topoface.functional import verification as exact
-from topoface.functional.bootstrap import Floats, paired_bootstrap
+from topoface.functional.bootstrap import Floats, paired_intervals
 from topoface.functional.sign_flips import flip_margin
 
 Bools = NDArray[np.bool_]
@@ -15,9 +15,9 @@ Bools = NDArray[np.bool_]
 def compare(first: Verification, second: Verification) -> dict[str, Figure]:
     """First model minus second, figure by figure, with the interval of the *difference* on the same people.
 
-    The interval is that of as many replicates as both have, and where fewer than ten pairs decide it reaches at least as far
-    as chance does in `functional.sign_flips`. No interval where one of the two figures has none, or is a TAR that rests on fewer than
-    ten false accepts: there single impostor pairs move a threshold, and with it many genuine ones.
+    Where fewer than ten pairs decide, it reaches at least as far as chance does in `functional.sign_flips`. No interval where one of the
+    two figures has none, or is a TAR that rests on fewer than ten false accepts: there single impostor pairs move a threshold, and with it
+    many genuine ones.
 
     Raises:
         ValueError: the two were judged on different protocols.
@@ -29,7 +29,7 @@ def compare(first: Verification, second: Verification) -> dict[str, Figure]:
     if not replicates:
         return {name: difference(figure, theirs[name]) for name, figure in ours.items()}
     who = protocol.identities[protocol.pairs]
-    drawn = paired_bootstrap(
+    intervals = paired_intervals(
         first.scores,
         second.scores,
         protocol.same,
@@ -47,7 +47,7 @@ def compare(first: Verification, second: Verification) -> dict[str, Figure]:
     for name, figure in ours.items():
         minus = [a - b for a, b in zip(of_first[name], of_second[name], strict=True)]
         margin = max(flip_margin(parts, couples, first.seed) for parts in minus)
-        found[name] = difference(figure, theirs[name], None if name in vague else drawn[name], margin)
+        found[name] = difference(figure, theirs[name], None if name in vague else intervals[name], margin)
     return found
 
 

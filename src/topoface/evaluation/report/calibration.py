@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 PRIOR = 0.5
 _TICKS = (1e-4, 1e-3, 1e-2, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999)
-_FEW = 300  # replicates: the ends of an interval move by a tenth of its length
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,11 +53,10 @@ def calibration_section(
     thresholds, qualities, split = {}, {}, ""
     for name, v in judged.items():
         pairs = known_pairs(v.scores, v.protocol)
-        replicates = _FEW if np.isfinite(v.accuracy.low) else 0
         impostors = int((~pairs.same).sum())
         told = [far for far in FARS if allowed_false_accepts(impostors, far) >= ERRORS]
         try:
-            qualities[name] = quality(pairs, PRIOR, where=name, replicates=replicates)
+            qualities[name] = quality(pairs, PRIOR, where=name)
             if told:
                 thresholds[name] = choose(pairs, min(told), where=name)
         except UserError:  # few pairs, or scores no better than chance: there is nothing to show
