@@ -4,13 +4,15 @@ python benchmarks/intervals.py [--trials N] [--replicates N] [--seed N] [--only 
 
 Scores are normal: a genuine pair's mean depends on its person, an impostor pair's on both people and on the couple. Each trial draws
 other people and pairs, and asks whether the interval holds what endless people would give. Designs differ in how people meet. The second model
-of a difference sees the same people and pairs and separates them less. All pairs of a set are judged from drawn features.
+of a difference sees the same people and pairs and separates them less. All pairs of a set are judged from drawn features, of which the
+second model has the first 21 of 24; searches are drawn as what they find.
 """
 
 import argparse
 import math
 import os
 import time
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +24,8 @@ from topoface.evaluation.features import Features
 from topoface.evaluation.figures import Figure
 from topoface.functional.bootstrap import difference_intervals, drawn_figures, percentile_interval
 from topoface.functional.error_rates import bar_interval
+from topoface.functional.identification import Searches, point_at_fpir, shares_within
+from topoface.functional.search_bootstrap import search_bootstrap
 from topoface.functional.tail_bootstrap import ScoredPairs, tail_bootstrap
 from topoface.functional.verification import DetectionCost, tar_at_far
 
@@ -29,6 +33,9 @@ COST = DetectionCost(prior=0.3)  # so that the lowest cost rests on more than a 
 WORSE = 0.4  # the second model's genuine scores are so much lower
 SET = "all pairs of 200 people, five images each"
 SET_FARS = (1e-1, 1e-2, 1e-3, 1e-4)
+SET_FEATURES = 24, 21
+SEARCHES = "searches of 60 people and 60 strangers, four each"
+FPIRS = (1e-1, 3e-2)
 Intervals = dict[str, dict[str, tuple[float, float]]]  # by way of drawing and name
 
 
@@ -60,7 +67,7 @@ DESIGNS = {
         400, 2500, 150_000, 4.5, 1.0, 0.3, 0.7, (1e-1, 1e-2, 1e-3, 1e-4), per_couple=2, tail=True
     ),
 }  # fmt: skip
-EVERY = [*DESIGNS, SET]
+EVERY = [*DESIGNS, SET, SEARCHES]
 
 
 class Pairs(NamedTuple):
@@ -120,26 +127,26 @@ def truth(design: Design) -> dict[str, float]:
 def truths(name: str) -> dict[str, dict[str, float]]:
     """By way of drawing and name, as `intervals`."""
     if name == SET:
-        return {"settled": truth_of_set(np.random.default_rng(1))}
-    design = DESIGNS[name]
-    first, second = truth(design), truth(design._replace(mean=design.mean - WORSE))
+        ways = [truth_of_set(np.random.default_rng(1), features) for features in SET_FEATURES]
+    elif name == SEARCHES:
+        ways = [truth_of_searches(mean) for mean in (3.0, 3.0 - WORSE)]
+    else:
+        design = DESIGNS[name]
+        ways = [truth(each) for each in (design, design._replace(mean=design.mean - WORSE))]
+    first, second = ways
     return {"settled": first, "people alone": first, "difference": {n: first[n] - second[n] for n in first}}
 
 
 def intervals(name: str, rng: np.random.Generator, replicates: int, seed: int) -> Intervals:
     """By way of drawing (people and couples as they should count, people alone, difference of two models) and name."""
     if name == SET:
-        return {"settled": intervals_of_set(rng, replicates, seed)}
+        return intervals_of_set(rng, replicates, seed)
+    if name == SEARCHES:
+        return intervals_of_searches(rng, replicates, seed)
     design = DESIGNS[name]
     pairs = draw(design, rng)
     if design.tail:
-        kinds = [ScoredPairs(pairs.scores[k], *pairs.who[k].T) for k in (pairs.same, ~pairs.same)]
-        drawn = tail_bootstrap(*kinds, design.people, design.fars, COST, replicates=replicates, seed=seed)
-        held = {}
-        for far, values in zip(design.fars, drawn.tar.T, strict=True):
-            figure = Figure(tar_at_far(pairs.scores, pairs.same, far)).within(values, design.genuine)
-            held[f"tar@{far:g}"] = (figure.low, figure.high)
-        return {"settled": held | {"min_dcf": percentile_interval(drawn.min_dcf)}}
+        return intervals_of_templates(design, pairs, replicates, seed)
     one, other = (
         drawn_figures(scores, *pairs[2:], design.fars, COST, replicates, seed)
         for scores in (pairs.scores, pairs.others)
@@ -148,9 +155,54 @@ def intervals(name: str, rng: np.random.Generator, replicates: int, seed: int) -
     found = {
         way: {figure: percentile_interval(values) for figure, values in drawn.items()}
         for way, drawn in (("settled", one.settled()), ("people alone", one.people))
-    } | {"difference": difference_intervals([one], [other])}
+    }
     found["settled"][f"threshold@{rare:g}"] = bar_interval(pairs.scores[impostor], pairs.who[impostor], rare)
-    return found
+    return found | {"difference": difference_intervals([one], [other])}
+
+
+def intervals_of_templates(design: Design, pairs: Pairs, replicates: int, seed: int) -> Intervals:
+    drawn = []
+    for scores in (pairs.scores, pairs.others):
+        kinds = [ScoredPairs(scores[k], *pairs.who[k].T) for k in (pairs.same, ~pairs.same)]
+        found = tail_bootstrap(*kinds, design.people, design.fars, COST, replicates=replicates, seed=seed)
+        every = {f"tar@{far:g}": values for far, values in zip(design.fars, found.tar.T, strict=True)}
+        drawn.append(every | {"min_dcf": found.min_dcf})
+    held = {}
+    for far in design.fars:
+        value = tar_at_far(pairs.scores, pairs.same, far)
+        figure = Figure(value).within(drawn[0][f"tar@{far:g}"], design.genuine)
+        held[f"tar@{far:g}"] = figure.low, figure.high
+    held["min_dcf"] = percentile_interval(drawn[0]["min_dcf"])
+    minus = {name: percentile_interval(drawn[0][name] - drawn[1][name]) for name in held}
+    return {"settled": held, "difference": minus}
+
+
+def intervals_of_searches(rng: np.random.Generator, replicates: int, seed: int) -> Intervals:
+    who = np.repeat(np.arange(120), 4)
+    mated, own = who < 60, (0.7 * rng.standard_normal(120))[who]
+    common, *noise = rng.standard_normal((3, len(who)))
+    drawn, held = [], {}
+    for mean, each in zip((3.0, 3.0 - WORSE), noise, strict=True):
+        score = own + 0.6 * common + 0.8 * each
+        mate, stranger = np.where(mated, score + mean, -np.inf), np.where(mated, -np.inf, score)
+        asked = Searches(mated, mate, stranger, np.where(mate > 1, 1, 2))
+        found = search_bootstrap(asked, who, 120, (1,), FPIRS, replicates=replicates, seed=seed)
+        drawn.append(
+            {"rank-1": found[0][:, 0]} | {f"tpir@{f:g}": found[1][:, k] for k, f in enumerate(FPIRS)}
+        )
+        if not held:
+            values = [shares_within(asked, (1,))[0], *(point_at_fpir(asked, f).tpir for f in FPIRS)]
+            for value, (name, replicas) in zip(values, drawn[0].items(), strict=True):
+                figure = Figure(value).within(replicas, int(mated.sum()))
+                held[name] = figure.low, figure.high
+    minus = {name: percentile_interval(drawn[0][name] - drawn[1][name]) for name in held}
+    return {"settled": held, "difference": minus}
+
+
+def truth_of_searches(mean: float) -> dict[str, float]:
+    scores, spread = NormalDist(mean, math.hypot(1, 0.7)), NormalDist(0, math.hypot(1, 0.7))
+    shares = {f"tpir@{f:g}": 1 - scores.cdf(spread.inv_cdf(1 - f)) for f in FPIRS}
+    return {"rank-1": 1 - scores.cdf(1), **shares}
 
 
 def drawn_faces(rng: np.random.Generator, people: int, images: int) -> tuple[np.ndarray, np.ndarray]:
@@ -160,29 +212,39 @@ def drawn_faces(rng: np.random.Generator, people: int, images: int) -> tuple[np.
     return centres + spread * rng.standard_normal((people, images, 24)), np.repeat(np.arange(people), images)
 
 
-def intervals_of_set(rng: np.random.Generator, replicates: int, seed: int) -> dict[str, tuple[float, float]]:
+def intervals_of_set(rng: np.random.Generator, replicates: int, seed: int) -> Intervals:
     rows, labels = drawn_faces(rng, 200, 5)
+    rows = rows.reshape(len(labels), -1).astype(np.float32)
     faces = LabelledSet(name="", uri="", images=[None] * len(labels), labels=labels, fingerprint="")
-    features = Features(rows=rows.reshape(len(labels), -1).astype(np.float32), origin="")
-    judged = judge_all_pairs(features, faces, bootstrap=replicates, seed=seed).named()
-    held = {name: (judged[name].low, judged[name].high) for name in (f"tar@{far:g}" for far in SET_FARS)}
-    units, _ = unit_rows(features.rows)
+    one, other = (
+        judge_all_pairs(
+            Features(rows=rows[:, :kept].copy(), origin=""), faces, bootstrap=replicates, seed=seed
+        )
+        for kept in SET_FEATURES
+    )
+    judged, minus = one.named(), one.minus(other)
+    names = [f"tar@{far:g}" for far in SET_FARS]
+    units, _ = unit_rows(rows)
     unasked = KnownPairs(np.arange(40.0), np.ones(40, bool), np.zeros((40, 2), int), np.zeros(40, int))
     set_ = People(
         units, labels.astype(np.int32), impostor_pairs(labels), unasked, SET_FARS, [0.5] * len(SET_FARS)
     )
     bars, _ = choose_bars(set_, "drawn", lambda *_: None)
-    return held | {
+    thresholds = {
         f"threshold@{far:g}": (bar.accept.low, bar.accept.high)
         for far, bar in zip(SET_FARS, bars, strict=True)
     }
+    return {
+        "settled": {name: (judged[name].low, judged[name].high) for name in names} | thresholds,
+        "difference": {name: (minus[name].low, minus[name].high) for name in names},
+    }
 
 
-def truth_of_set(rng: np.random.Generator) -> dict[str, float]:
+def truth_of_set(rng: np.random.Generator, kept: int) -> dict[str, float]:
     """From eight million pairs of either kind, no two of the same people."""
     scores = []
     for _ in range(40):
-        faces = drawn_faces(rng, 200_000, 2)[0]
+        faces = drawn_faces(rng, 200_000, 2)[0][..., :kept]
         faces /= np.linalg.norm(faces, axis=-1, keepdims=True)
         genuine, impostor = (
             (faces[:, 0] * faces[:, 1]).sum(1),

@@ -202,28 +202,24 @@ def difference(
 def differences(
     first: Mapping[str, Figure],
     second: Mapping[str, Figure],
-    of_first: Mapping[str, Floats],
-    of_second: Mapping[str, Floats],
+    intervals: Mapping[str, tuple[float, float]],
     trials: Mapping[str, int],
 ) -> dict[str, Figure]:
-    """First minus second by name, with the interval of the difference in the same replicates.
+    """First minus second by name, with the interval of the difference.
 
     Args:
         first: the figures of a model.
         second: those of another.
-        of_first: their replicates.
-        of_second: and the other's.
+        intervals: of the differences, of what can be compared.
         trials: by name, of how many trials a figure is a share. At least as many were decided differently as the difference says; where these
             are fewer than ten, the interval reaches as far as `flip_margin` of them does.
     """
     found = {}
     for name in (name for name in first if name in second):
-        both = name in of_first and name in of_second
-        interval = percentile_interval(of_first[name] - of_second[name]) if both else None
         value, of = first[name].value - second[name].value, trials.get(name, 0)
         deciding = round(abs(value) * of) if np.isfinite(value) else 0
         margin = flip_margin(np.full(deciding, 1 / of), np.arange(deciding)) if 0 < deciding < FEW else 0.0
-        found[name] = difference(first[name], second[name], interval, margin)
+        found[name] = difference(first[name], second[name], intervals.get(name), margin)
     return found
 
 

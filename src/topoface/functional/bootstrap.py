@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from topoface.functional.draws import generator
 from topoface.functional.fold_cuts import best_cuts
-from topoface.functional.influences import Z95, Error, Meetings, Ranked, influences
+from topoface.functional.influences import Z95, Error, Meetings, influences, ranked
 from topoface.functional.lowest_cost import Choosing, of_choosing, unchosen
 from topoface.functional.verification import DetectionCost, as_array, check_scores
 from topoface.functional.weighted_figures import fold_accuracy, rates, roc_figures
@@ -88,7 +88,7 @@ def identity_bootstrap(
         ``tar@<far>``. NaN where a replicate drew no genuine or no impostor pair.
 
     Raises:
-        ValueError: as in :mod:`topoface.functional.verification`, or identities of another shape.
+        ValueError: as in :mod:`topoface.functional.verification`, identities of another shape, or one fold only.
     """
     return drawn_figures(scores, same, identities, folds, fars, cost, replicates, seed).settled()
 
@@ -191,27 +191,22 @@ def identity_counts(identities: int, replicates: range, seed: int) -> Floats:
     return np.stack([np.bincount(draw, minlength=identities) for draw in drawn]).astype(np.float64)
 
 
-class PairWeights:
-    """How often pairs count when people are drawn anew: a genuine pair as often as its person, an impostor pair the product of both.
+def drawn_weights(
+    left: NDArray[np.intp], right: NDArray[np.intp], people: int, replicates: int, seed: int
+) -> Iterator[Floats]:
+    """How often pairs count, ``[r, m]`` each, as many replicates together as bound the memory.
 
     Args:
         left: ``[m]``, person on the one side, from 0.
-        right: ``[m]``, person on the other side.
+        right: ``[m]``, person on the other side: a pair counts as often as both were drawn, one of the same person as often as he.
         people: how many there are.
+        replicates: how many in all.
         seed: replicate ``r`` is a pure function of ``(seed, r)`` and the number of people.
     """
-
-    def __init__(self, left: NDArray[np.intp], right: NDArray[np.intp], people: int, seed: int) -> None:
-        self._sides, self._two = (left, right), left != right
-        self._people, self._seed = people, seed
-
-    def drawn(self, replicates: int) -> Iterator[Floats]:
-        """``[r, m]`` each, as many replicates together as bound the memory."""
-        left, right = self._sides
-        size = max(1, BLOCK // max(len(left), self._people))
-        for at in range(0, replicates, size):
-            counts = identity_counts(self._people, range(at, min(at + size, replicates)), self._seed)
-            yield counts[:, left] * np.where(self._two, counts[:, right], 1.0)
+    size = max(1, BLOCK // max(len(left), people))
+    for at in range(0, replicates, size):
+        counts = identity_counts(people, range(at, min(at + size, replicates)), seed)
+        yield counts[:, left] * np.where(left == right, 1.0, counts[:, right])
 
 
 def drawn_figures(
@@ -233,17 +228,16 @@ def drawn_figures(
         )
     order = np.argsort(-values)
     meetings = Meetings(who)
-    weights = PairWeights(meetings.left[order], meetings.right[order], meetings.people, seed)
     values, labels = values[order], labels[order]
-    # Operating points: accept nothing, then everything down to the end of each run of equal scores.
-    ends = np.concatenate([[0], 1 + np.flatnonzero(np.append(np.diff(values) != 0, True))])
-    once = np.ones((1, len(values)))
-    tar, far = rates(once, labels, ends)
-    ranked = Ranked(labels, ends, tar[0], far[0])
+    points = ranked(values, labels)
     lowest = {} if cost is None else {"min_dcf": cost}
     by_fold = None
     if folds is not None:
         names, fold = np.unique(as_array(folds), return_inverse=True)
+        if len(names) < 2:
+            raise ValueError(
+                "one fold only; the threshold is chosen on other folds, so at least two are needed"
+            )
         fold = fold[order]
         cuts, _ = best_cuts(values, labels, fold, len(names))
         by_fold = (np.arange(len(values)) < cuts[fold]) == labels, fold
@@ -251,18 +245,19 @@ def drawn_figures(
 
     def figures(weights: Floats) -> dict[str, Floats]:
         with np.errstate(invalid="ignore"):  # 0 / 0 of a replicate without one kind becomes NaN, as promised
-            tar, far = rates(weights, labels, ends)
+            tar, far = rates(weights, labels, points.ends)
             found = roc_figures(tar, far, fars)
             for name, price in lowest.items():
                 found[f"lowest {name}"] = price.of(far, tar).min(axis=1)
             if cost is not None:
-                found["min_dcf"] = cost.of(far, tar)[:, int(np.argmin(cost.of(ranked.far, ranked.tar)))]
+                found["min_dcf"] = cost.of(far, tar)[:, int(np.argmin(cost.of(points.far, points.tar)))]
             if by_fold is not None:
                 found["accuracy"] = fold_accuracy(weights, *by_fold)
         return found
 
-    plain = {name: float(value[0]) for name, value in figures(once).items()}
-    parts = [figures(some) for some in weights.drawn(replicates)]
+    plain = {name: float(value[0]) for name, value in figures(np.ones((1, len(values)))).items()}
+    sides = meetings.left[order], meetings.right[order]
+    parts = [figures(some) for some in drawn_weights(*sides, meetings.people, replicates, seed)]
     people = {name: np.concatenate([part[name] for part in parts]) for name in plain}
     choosing = {}
     for name, price in lowest.items():
@@ -275,7 +270,7 @@ def drawn_figures(
         lost = choosing["accuracy"].held_out(len(names))
         choosing["accuracy"] = Choosing(-rarer * lost.lost, rarer**2 * lost.variance)
     influence = {}
-    for name, each in influences(ranked, fars, cost, by_fold).items():
+    for name, each in influences(points, fars, cost, by_fold).items():
         influence[name] = np.empty(len(order))
         influence[name][order] = each
     return Replicates(plain, people, influence, meetings, choosing)

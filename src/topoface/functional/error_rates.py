@@ -55,7 +55,8 @@ def leave_one_out(
     with np.errstate(invalid="ignore", divide="ignore"):
         once = np.where(squares > 0, np.clip(np.maximum(squares - couples, couples) / squares, 0, 1), 0.0)
     error = np.sqrt(once * (influence**2).sum(axis=0) * (people - 1) / people)
-    return LeftOut(influence, error, degrees_of_freedom(influence))
+    # Errors that fell on as many people as there are sides of pairs tell all about their error: the logarithm has it.
+    return LeftOut(influence, error, degrees_of_freedom(influence, np.maximum(wrong.sum(axis=0), 1)))
 
 
 def moved_places(deviates: Floats, place: float, numbers: NDArray[np.integer], left: LeftOut) -> Floats:

@@ -64,8 +64,7 @@ class Meetings:
         self.left, self.right = flat.reshape(-1, 2).T
         self.two = self.left != self.right
         low, high = (ends(self.left, self.right)[self.two] for ends in (np.minimum, np.maximum))
-        couples, self.couple = np.unique(low * self.people + high, return_inverse=True)
-        self.couples = len(couples)
+        self.couple = np.unique(low * self.people + high, return_inverse=True)[1]
 
     def error(self, influence: Floats) -> Error:
         """Of a figure that pairs move by so much, ``[m]``."""
@@ -94,12 +93,17 @@ def error_of_sums(people: Floats, couples: float) -> Error:
     )
 
 
-def degrees_of_freedom(off: Floats) -> Floats:
-    """Of the mean square of what people do, ``[people, T]``; without end where nobody does anything."""
+def degrees_of_freedom(off: Floats, known: float | Floats = np.inf) -> Floats:
+    """Of the mean square of what people do, ``[people, T]``; next to endless where nobody does anything.
+
+    Args:
+        off: what they do.
+        known: how many alike would do it by chance alone, ``[T]``: their number is known, and so no fewer degrees.
+    """
     second, fourth = (off**2).sum(axis=0), (off**4).sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        tails = np.where(second > 0, len(off) * fourth / second**2, 1.0)
-    freedom: Floats = 2 * len(off) / np.maximum(tails - 1, 1e-6)
+        few = np.where(second > 0, fourth / second**2, 0.0)  # 1 / n where n people do as much each
+    freedom: Floats = 2 / np.maximum(few - np.maximum(1 / len(off), 1 / np.asarray(known)), 1e-9)
     return freedom
 
 
@@ -152,6 +156,18 @@ class Ranked(NamedTuple):
         low = int(np.searchsorted(counts, few, side="right")) - 1
         high = int(np.searchsorted(counts, many))
         return float((self.tar[high] - self.tar[low]) / (self.far[high] - self.far[low]))
+
+
+def ranked(values: NDArray[Any], labels: Bools) -> Ranked:
+    """Operating points: accept nothing, then everything down to the end of each run of equal scores.
+
+    Args:
+        values: ``[m]``, scores from the highest down.
+        labels: ``[m]``, true for genuine pairs; both kinds.
+    """
+    ends = np.concatenate([[0], 1 + np.flatnonzero(np.append(values[1:] != values[:-1], True))])
+    genuine, impostor = (np.append(0, np.cumsum(kind))[ends] for kind in (labels, ~labels))
+    return Ranked(labels, ends, genuine / genuine[-1], impostor / impostor[-1])
 
 
 def auc_influence(pairs: Ranked) -> Floats:

@@ -71,5 +71,5 @@ def unchosen(plain: float, drawn: Floats, choosing: Choosing) -> Floats:
     """
     spread = float(np.nanvar(drawn)) if not np.isnan(drawn).all() else 0.0
     wider = np.sqrt(1 + choosing.variance / spread) if spread > 0 else 1.0
-    moved: Floats = plain - choosing.lost + wider * (drawn - plain)
+    moved: Floats = np.clip(plain - choosing.lost + wider * (drawn - plain), 0, 1)
     return moved

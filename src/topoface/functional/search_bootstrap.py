@@ -1,4 +1,4 @@
-"""Intervals of searches: the people of the probes are drawn anew, the gallery stays."""
+"""Intervals of searches: the people of the probes are drawn anew, the gallery stays; spread as in `bootstrap`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topoface.functional.bootstrap import BLOCK, Floats, identity_counts
-from topoface.functional.identification import Searches
+from topoface.functional.bootstrap import BLOCK, Floats, identity_counts, towards
+from topoface.functional.identification import Searches, point_at_fpir, shares_within
+from topoface.functional.influences import Meetings, ranked, tar_influence
 from topoface.functional.verification import allowed_false_accepts
 
 
@@ -59,6 +60,21 @@ def search_bootstrap(
             first = np.searchsorted(alarms[row], allowed, side="right")  # the stranger who is one too many
             kept = np.append(above, len(mates))[first]
             tpir[start + row] = np.append(0.0, hits[row])[kept] / hits[row, -1]
+    if not len(mates):
+        return shares, tpir
+    meetings = Meetings(np.stack([who, who], axis=1))
+    for k, (rank, share) in enumerate(zip(ranks, shares_within(searches, ranks), strict=True)):
+        off = np.where(mated, (searches.rank <= rank) - share, 0.0) / len(mates)
+        shares[:, k] = towards(share, shares[:, k], meetings.error(off))
+    if not len(strangers):
+        return shares, tpir
+    # A search is as a pair of one person: its mate or its best stranger, above the bar or not.
+    scores = np.where(mated, searches.mate, searches.stranger)
+    order = np.argsort(-scores, kind="stable")
+    points, off = ranked(scores[order], mated[order]), np.empty(len(order))
+    for k, fpir in enumerate(fpirs):
+        off[order] = tar_influence(points, fpir)
+        tpir[:, k] = towards(point_at_fpir(searches, fpir).tpir, tpir[:, k], meetings.error(off))
     return shares, tpir
 
 

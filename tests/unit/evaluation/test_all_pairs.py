@@ -17,7 +17,12 @@ from topoface.evaluation.all_pairs.judging import LabelledSet, judge_all_pairs, 
 from topoface.evaluation.features import Features
 from topoface.evaluation.figures import TEMPLATE_FARS
 from topoface.functional import error_rates
-from topoface.functional.bootstrap import identity_bootstrap, identity_counts, percentile_interval
+from topoface.functional.bootstrap import (
+    identity_bootstrap,
+    identity_counts,
+    paired_intervals,
+    percentile_interval,
+)
 
 FARS = (1.0, 0.5, 0.1, 0.01, 1e-3, 1e-6)  # for counting
 
@@ -232,7 +237,7 @@ def test_intervals_do_not_depend_on_tiles_or_order(monkeypatch):
         assert figure == pytest.approx(plain[name], abs=1e-12)
 
 
-def test_two_models_are_compared_in_the_same_replicates():
+def test_two_models_are_compared_on_the_same_people():
     rows, labels = drawn(150, 30, 7)
     one = judge_all_pairs(Features(rows=rows, origin=""), labelled(labels), bootstrap=40)
     told = {name: tuple(figure) for name, figure in one.minus(one).items()}
@@ -244,6 +249,28 @@ def test_two_models_are_compared_in_the_same_replicates():
     difference = one.minus(other)["tar@0.1"]
     assert difference.value == one.tar[0].tar.value - other.tar[0].tar.value > 0
     assert difference.low < difference.value < difference.high
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_intervals_of_differences_are_those_of_all_pairs_listed(failed):
+    rows, labels = drawn(300, 40, 8, noise=1.5)
+    other = rows + 0.5 * np.random.default_rng(1).standard_normal(rows.shape).astype(np.float32)
+    if failed:
+        other[:3] = 0  # the other model has no feature of these
+    models = [
+        judge_all_pairs(Features(rows=r, origin=""), labelled(labels), bootstrap=20) for r in (rows, other)
+    ]
+    found = models[0].minus(models[1])
+    listed = [np.array(every_pair(r, labels)[0]) for r in (rows, rows if failed else other)]
+    same, who = np.array(every_pair(rows, labels)[1]), np.array(list(combinations(labels.tolist(), 2)))
+    expected = paired_intervals(*listed, same, who, fars=TEMPLATE_FARS[:3], replicates=1)
+    for name in ("tar@0.1", "tar@0.01"):
+        wide = found[name].high - found[name].low
+        assert (found[name].high + found[name].low) / 2 == pytest.approx(found[name].value)
+        if failed:
+            assert wide > 0
+        else:
+            assert wide == pytest.approx(expected[name][1] - expected[name][0], rel=0.3)
 
 
 def test_errors_of_counted_pairs_are_those_of_the_pairs_listed():

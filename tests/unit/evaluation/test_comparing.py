@@ -74,16 +74,16 @@ def test_what_has_no_interval_of_its_own_gets_none_in_a_difference(protocol, per
     # A cost of fewer than ten false accepts, and a TAR that rests on one.
     assert np.isnan(found["min_dcf"].low)
     assert np.isnan(found["tar@0.001"].low)
-    named, drawn = {"min_dcf": Figure(0.2)}, {"min_dcf": np.zeros(9)}
-    assert np.isnan(differences(named, named, drawn, drawn, {})["min_dcf"].low)
+    named = {"min_dcf": Figure(0.2)}
+    assert np.isnan(differences(named, named, {"min_dcf": (0.0, 0.0)}, {})["min_dcf"].low)
 
 
-def test_shares_known_by_replicates_alone_need_six_trials(protocol):
+def test_shares_of_which_nothing_else_is_known_need_six_trials():
     figure = Figure(0.9, 0.8, 1.0)
     for missed, expected in ((5, False), (6, True)):
         other = Figure(0.9 + missed / 1000, 0.8, 1.0)
-        drawn = np.full(50, -missed / 1000)
-        found = differences({"a": figure}, {"a": other}, {"a": drawn}, {"a": 0 * drawn}, {"a": 1000})["a"]
+        sure = -missed / 1000, -missed / 1000
+        found = differences({"a": figure}, {"a": other}, {"a": sure}, {"a": 1000})["a"]
         assert (found.high < 0) == expected
 
 

@@ -1,6 +1,6 @@
 """Every pair of a set of labelled faces, as MR-ALL counts them: TAR at FAR, exactly."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from topoface.errors import UserError
 from topoface.evaluation.alignment import AS_STORED
 from topoface.evaluation.all_pairs.bookmark import Bookmark
 from topoface.evaluation.all_pairs.counts import Along, points_of_all_pairs, same_pairs
-from topoface.evaluation.all_pairs.people import accepted_by_person, drawn_tar
+from topoface.evaluation.all_pairs.people import accepted_by_person, drawn_tar, tar_influence
 from topoface.evaluation.features import Features
 from topoface.evaluation.figures import (
     TEMPLATE_FARS,
@@ -32,6 +32,7 @@ from topoface.evaluation.figures import (
 )
 from topoface.evaluation.images import Images, SourceImages
 from topoface.functional.bootstrap import Floats
+from topoface.functional.influences import error_of_sums
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,6 +82,7 @@ class AllPairs:
         images: in it; ``identities``: in it.
         pairs: the figures. Genuine pairs are counted with those of images that have no feature (which are never accepted),
             impostor pairs are those of two images with a feature.
+        influence: float64 ``[identities]`` by name of a figure, what each person does to it; empty without a bootstrap.
         failures: name and reason for each image without a feature.
         fingerprint: of the set: results with one can be compared.
         contract: how the figures came about, in words.
@@ -90,6 +92,7 @@ class AllPairs:
     images: int
     identities: int
     pairs: PairFigures
+    influence: Mapping[str, Floats]
     failures: tuple[tuple[str, str], ...]
     fingerprint: str
     contract: dict[str, str]
@@ -122,8 +125,12 @@ class AllPairs:
         """
         if self.fingerprint != other.fingerprint:
             raise ValueError(f"{self.name} and {other.name} are different sets; compare models on one")
-        drawn = self.pairs.comparable(), other.pairs.comparable()
-        return differences(self.named(), other.named(), *drawn, self.pairs.trials())
+        intervals = {}
+        for name in self.pairs.comparable().keys() & other.pairs.comparable().keys() & self.influence.keys():
+            value = self.named()[name].value - other.named()[name].value
+            reach = error_of_sums(self.influence[name] - other.influence[name], 0.0).reach
+            intervals[name] = value - reach, value + reach
+        return differences(self.named(), other.named(), intervals, self.pairs.trials())
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the replicates, in types that ``json`` can write; NaN and inf become null."""
@@ -185,11 +192,15 @@ def judge_all_pairs(
     ]
     roc = np.unique([(p.far, p.tar.value, p.threshold) for p in points], axis=0).T
     named: dict[str, Floats] = {}
+    influence: dict[str, Floats] = {}
     banded = along[1:-2:2]
     if bootstrap:
         wanted = [*TEMPLATE_FARS, *banded]
-        tar = _drawn(units, own, codes, points, found.along, wanted, bootstrap, seed, bookmark, progress)
+        tar, moved = _drawn(
+            units, own, codes, points, found.along, wanted, bootstrap, seed, bookmark, progress
+        )
         named = {f"tar@{far:g}": tar[:, k] for k, far in enumerate(wanted)}
+        influence = {f"tar@{far:g}": moved[:, k] for k, far in enumerate(TEMPLATE_FARS)}
     if bookmark:
         bookmark.close()
     return AllPairs(
@@ -205,6 +216,7 @@ def judge_all_pairs(
             histogram=found.histogram,
             replicates=named,
         ),
+        influence=influence,
         failures=features.failures,
         fingerprint=faces.fingerprint,
         contract={
@@ -234,8 +246,8 @@ def _drawn(
     seed: int,
     bookmark: Bookmark | None,
     progress: Callable[[int, int], None] | None,
-) -> Floats:
-    """TAR in each replicate, ``[bootstrap, wanted]``."""
+) -> tuple[Floats, Floats]:
+    """TAR in each replicate, ``[bootstrap, wanted]``, and what each of all people does to it, ``[identities, wanted]``."""
     rungs = {point.target: point for point in points if point.target <= max(wanted)}
     names, people = np.unique(own, return_inverse=True)  # those of whom an image has a feature
     size = np.bincount(codes)[names]
@@ -246,15 +258,11 @@ def _drawn(
         bookmark=bookmark,
         progress=progress,
     )
-    return drawn_tar(
-        accepted,
-        people.astype(np.int32),
-        size * (size - 1) // 2,
-        curve,
-        [list(rungs).index(far) for far in wanted],
-        replicates=bootstrap,
-        seed=seed,
-    )
+    places = [list(rungs).index(far) for far in wanted]
+    asked = accepted, people.astype(np.int32), size * (size - 1) // 2, curve, places
+    influence = np.zeros((int(codes.max()) + 1, len(wanted)))
+    influence[names] = tar_influence(*asked)
+    return drawn_tar(*asked, replicates=bootstrap, seed=seed), influence
 
 
 def unit_rows(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

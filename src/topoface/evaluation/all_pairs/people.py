@@ -17,6 +17,7 @@ from topoface.evaluation.all_pairs.counts import EDGE, GRID, Along, genuine_pair
 from topoface.functional.bootstrap import Floats, identity_counts
 from topoface.functional.compiled import compiled
 from topoface.functional.error_rates import LeftOut, leave_one_out, moved_places
+from topoface.functional.influences import window
 from topoface.functional.search import exact_cosines, exact_loop, product_error
 
 _TILE = 1024, 4096  # rows and columns of a product at least; a person is never cut
@@ -139,6 +140,32 @@ def drawn_tar(
         moved = np.interp(np.log1p(places), at, level) - np.interp(np.log1p(max(place, 0.5)), at, level)
         tar[:, k] = share[:, k] + moved
     return np.where(np.isnan(share), np.nan, np.clip(tar, 0, 1))
+
+
+def tar_influence(
+    accepted: AcceptedByPerson,
+    people: NDArray[np.int32],
+    genuine: NDArray[np.int64],
+    curve: Along,
+    wanted: Sequence[int],
+) -> Floats:
+    """What each person does to TAR at some of the thresholds, ``[people, wanted]``, couples counted once.
+
+    By the genuine pairs, and by moving the threshold, along the ROC. Arguments as in `drawn_tar`.
+    """
+    false, left = left_out([(accepted, people)])
+    every, number = genuine.sum(), len(genuine)
+    at, level = np.log1p(curve.false), curve.genuine / every
+    found = np.empty((number, len(wanted)))
+    for k, place in enumerate(wanted):
+        few, many = window(int(false[place]), int(curve.false.max()))
+        rise = np.diff(np.interp(np.log1p([few, many]), at, level))[0] / np.log((many + 0.5) / (few + 0.5))
+        squares = (left.influence[:, place] ** 2).sum() * (number - 1) / number
+        once = left.error[place] / np.sqrt(squares) if squares > 0 else 0.0
+        share = accepted.genuine[:, place].sum() / every
+        own = (accepted.genuine[:, place] - share * genuine) / every
+        found[:, k] = own - rise * once * left.influence[:, place]
+    return found
 
 
 def left_out(

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from topoface.evaluation.figures import Figure, PairFigures, TarAtFar, count_of, differences, without_nan
 from topoface.evaluation.templates.protocol import TemplateProtocol
-from topoface.functional.bootstrap import Floats
+from topoface.functional.bootstrap import Floats, percentile_interval
 
 RANKS: Final = (1, 5, 10)
 FPIRS: Final = (0.1, 0.01, 0.003)
@@ -200,7 +200,11 @@ class TemplateVerification:
         trials = self.pairs.trials() if self.pairs else {}
         for search in self.searches:
             trials |= dict.fromkeys(search.named(), search.mated)
-        return differences(self.named(), other.named(), self.replicates(), other.replicates(), trials)
+        drawn, others = self.replicates(), other.replicates()
+        intervals = {
+            name: percentile_interval(drawn[name] - others[name]) for name in drawn.keys() & others.keys()
+        }
+        return differences(self.named(), other.named(), intervals, trials)
 
     def to_json(self) -> dict[str, Any]:
         """Everything but images and replicates, in types that ``json`` can write; NaN and inf become null."""
