@@ -144,6 +144,7 @@ class _Couples:
         codes.sort()
         first = np.flatnonzero(np.append(True, codes[1:] != codes[:-1]))
         self._all = codes[first]
+        self._sides = np.divmod(self._all, self._base)
         self._times = np.diff(np.append(first, len(codes))).astype(np.int64)
 
     def _codes(self, left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
@@ -157,9 +158,7 @@ class _Couples:
         """Weight of all impostor pairs in each lane; whole numbers."""
         most = 256 * int(weights.max()) ** 2 * int(self._times.max())
         loops = compiled(total_loops) if most < 1 << 32 else None  # few couples then
-        total: NDArray[np.float64] = (loops or total_arrays)(
-            weights, self._all // self._base, self._all % self._base, self._times
-        )
+        total: NDArray[np.float64] = (loops or total_arrays)(weights, *self._sides, self._times)
         return total
 
     def influences(
@@ -171,10 +170,7 @@ class _Couples:
             ``[people, k]``, and the sum over couples of the square of what each couple does, ``[k]``.
         """
         people, share = self._base - 1, accepted / self._pairs
-        every = sum(
-            np.bincount(side, self._times, people + 1)[:people]
-            for side in (self._all // self._base, self._all % self._base)
-        )
+        every = sum(np.bincount(side, self._times, people + 1)[:people] for side in self._sides)
         sides = np.stack([tail.left, tail.right])
         sums, before, met = np.empty((people, len(accepted))), 0, np.zeros(people)
         for k in np.argsort(accepted, kind="stable"):
@@ -191,7 +187,7 @@ class _Couples:
         two = codes % self._base < self._base - 1
         squares, products = np.zeros((2, len(codes) + 1))
         squares[1 + order], products[1 + order] = two * (2 * further + 1), two * own
-        whole = float((self._times[self._all % self._base < self._base - 1].astype(np.float64) ** 2).sum())
+        whole = float((self._times[self._sides[1] < self._base - 1].astype(np.float64) ** 2).sum())
         return sums, np.cumsum(squares)[accepted] - 2 * share * np.cumsum(products)[
             accepted
         ] + share**2 * whole
