@@ -12,7 +12,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from measuring import table
+from measuring import Blank, table
 from topoface.evaluation.embedding import PairScores
 from topoface.evaluation.pairs.comparing import compare
 from topoface.evaluation.pairs.protocol import PairProtocol
@@ -20,12 +20,6 @@ from topoface.evaluation.pairs.verification import Verification, judge
 
 PAIRS = 300
 FIGURES = "accuracy", "auc", "eer", "tar@0.1"
-
-
-class Blank(list[None]):
-    """Images that nobody looks at."""
-
-    names = property(lambda self: tuple(map(str, range(len(self)))))
 
 
 def judged(scores: np.ndarray) -> Verification:

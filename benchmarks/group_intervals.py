@@ -14,7 +14,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from measuring import table
+from measuring import Blank, table
 from topoface.evaluation.embedding import PairScores
 from topoface.evaluation.groups.attributes import Grouping, Groupings
 from topoface.evaluation.groups.figures import GroupTable
@@ -25,12 +25,6 @@ from topoface.evaluation.pairs.verification import FARS, judge
 GROUPS, LABELS = 4, "abcd"
 WOLF, EASE, MEAN = 0.4, 0.5, 3.0
 IMPOSTOR, GENUINE = NormalDist(0, math.sqrt(1 + 2 * WOLF**2)), NormalDist(MEAN, math.hypot(1, EASE))
-
-
-class Blank(list[None]):
-    """Images that nobody looks at."""
-
-    names = property(lambda self: tuple(map(str, range(len(self)))))
 
 
 def tables(rng: np.random.Generator, people: int, step: float) -> tuple[GroupTable, ...]:

@@ -302,7 +302,7 @@ def test_where_those_are_drawn_who_bring_false_accepts_fewer_genuine_pairs_are_a
     )
     tar = by_person.drawn_tar(
         found,
-        np.repeat(np.arange(people, dtype=np.int32), 4),
+        by_person.left_out([(found, np.repeat(np.arange(people, dtype=np.int32), 4))]),
         np.full(people, 6),
         curve,
         [0],

@@ -13,7 +13,7 @@ from topoface.errors import UserError
 from topoface.evaluation.alignment import AS_STORED
 from topoface.evaluation.all_pairs.bookmark import Bookmark
 from topoface.evaluation.all_pairs.counts import Along, points_of_all_pairs, same_pairs
-from topoface.evaluation.all_pairs.people import accepted_by_person, drawn_tar, tar_influence
+from topoface.evaluation.all_pairs.people import accepted_by_person, drawn_tar, left_out, tar_influence
 from topoface.evaluation.features import Features
 from topoface.evaluation.figures import (
     TEMPLATE_FARS,
@@ -247,7 +247,7 @@ def _drawn(
     bookmark: Bookmark | None,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[Floats, Floats]:
-    """TAR in each replicate, ``[bootstrap, wanted]``, and what each of all people does to it, ``[identities, wanted]``."""
+    """TAR in each replicate, ``[bootstrap, wanted]``, and what each of all people does to the first of them, ``[identities, TEMPLATE_FARS]``."""
     rungs = {point.target: point for point in points if point.target <= max(wanted)}
     names, people = np.unique(own, return_inverse=True)  # those of whom an image has a feature
     size = np.bincount(codes)[names]
@@ -259,10 +259,10 @@ def _drawn(
         progress=progress,
     )
     places = [list(rungs).index(far) for far in wanted]
-    asked = accepted, people.astype(np.int32), size * (size - 1) // 2, curve, places
-    influence = np.zeros((int(codes.max()) + 1, len(wanted)))
-    influence[names] = tar_influence(*asked)
-    return drawn_tar(*asked, replicates=bootstrap, seed=seed), influence
+    asked = accepted, left_out([(accepted, people.astype(np.int32))]), size * (size - 1) // 2, curve
+    influence = np.zeros((int(codes.max()) + 1, len(TEMPLATE_FARS)))
+    influence[names] = tar_influence(*asked, places[: len(TEMPLATE_FARS)])
+    return drawn_tar(*asked, places, replicates=bootstrap, seed=seed), influence
 
 
 def unit_rows(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

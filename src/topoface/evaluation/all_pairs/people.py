@@ -96,7 +96,7 @@ def accepted_by_person(
 
 def drawn_tar(
     accepted: AcceptedByPerson,
-    people: NDArray[np.int32],
+    rates: tuple[NDArray[np.int64], LeftOut],
     genuine: NDArray[np.int64],
     curve: Along,
     wanted: Sequence[int],
@@ -111,14 +111,14 @@ def drawn_tar(
 
     Args:
         accepted: at all thresholds.
-        people: ``[n]``, of all images, from 0 without gaps.
+        rates: from `left_out`, of these.
         genuine: ``[people]``, all genuine pairs of each person (more than of these images, where some failed).
         curve: where the thresholds may move to.
         wanted: places of the thresholds whose TAR is wanted.
         replicates: how often the people are drawn.
         seed: of the draws.
     """
-    false, left = left_out([(accepted, people)])
+    false, left = rates
     own = accepted.genuine[:, wanted]
     pull, share = np.empty((2, replicates, len(wanted)))
     step = max(1, _BLOCK // len(genuine))
@@ -144,7 +144,7 @@ def drawn_tar(
 
 def tar_influence(
     accepted: AcceptedByPerson,
-    people: NDArray[np.int32],
+    rates: tuple[NDArray[np.int64], LeftOut],
     genuine: NDArray[np.int64],
     curve: Along,
     wanted: Sequence[int],
@@ -153,7 +153,7 @@ def tar_influence(
 
     By the genuine pairs, and by moving the threshold, along the ROC. Arguments as in `drawn_tar`.
     """
-    false, left = left_out([(accepted, people)])
+    false, left = rates
     every, number = genuine.sum(), len(genuine)
     at, level = np.log1p(curve.false), curve.genuine / every
     found = np.empty((number, len(wanted)))
@@ -174,7 +174,7 @@ def left_out(
     """False accepts at each threshold, and what leaving out people says of their rates.
 
     Args:
-        parts: accepted pairs and who is on each image, as in `drawn_tar`, of sets without a common person, whose pairs are taken together.
+        parts: accepted pairs, and who is on each image, from 0 without gaps, of sets without a common person, whose pairs are taken together.
     """
     number = np.sum([accepted.impostor.sum(axis=0) // 2 for accepted, _ in parts], axis=0)
     sizes = [np.bincount(people).astype(np.float64) for _, people in parts]
